@@ -1,0 +1,8 @@
+/* libsegprior: the whole public C interface. */
+#ifndef SEGPRIOR_H
+#define SEGPRIOR_H
+
+#include "segprior/core.h"
+#include "segprior/softmax.h"
+
+#endif
