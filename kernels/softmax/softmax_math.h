@@ -32,13 +32,15 @@ SEGPRIOR_HD inline double default_tau_slope(double inv_spacing_sq, bool accelera
   return 1 / ((accelerate ? 2 : 1) * inv_spacing_sq);
 }
 
-// Whether the numbers of one image stay far enough from overflow: max |o| and max lam e / h, over eps.
+// Whether the numbers of one image stay far enough from overflow: the logits (|o| + |div q|) / eps, and the
+// squares of the dual step's terms. `inv_spacing_sum` = sum over the axes of h_d^-1; the duals' terms are 0
+// without TV.
 SEGPRIOR_HD inline bool in_range(double max_feature, double max_edge, double max_init_dual, const Params &p,
-                                 double inv_spacing_sum, bool is_float) {
-  const double limit = is_float ? 1e30 : 1e280;
-  const double dual = fmax(p.lam * max_edge, max_init_dual);
-  const double smallest = fmin(p.eps, p.init_eps);
-  return max_feature + 2 * dual * inv_spacing_sum < limit * smallest && max_feature < limit && dual < limit;
+                                 double inv_spacing_sum, bool tv, bool is_float) {
+  const double limit = is_float ? 1e30 : 1e280, root = is_float ? 1e15 : 1e140;
+  const double dual = tv ? fmax(p.lam * max_edge, max_init_dual) : 0, step = tv ? p.tau * inv_spacing_sum : 0;
+  const double smallest = fmin(fmin(p.eps, p.init_eps), 1.0);
+  return max_feature + 2 * dual * inv_spacing_sum < limit * smallest && dual + step < root;
 }
 
 // Volume bounds of one class. An upper bound of 0 excludes the class: f = -inf, u = 0.
@@ -47,11 +49,24 @@ SEGPRIOR_HD inline bool bounds_valid(double lower, double upper) {
 }
 SEGPRIOR_HD inline bool excluded(double upper) { return upper == 0; }
 
-// Half a voxel plus rounding: rounded volumes are not reported as infeasible.
-SEGPRIOR_HD inline bool volumes_feasible(double sum_lower, double sum_upper, double voxels) {
-  const double slack = 0.5 + 1e-5 * voxels;
-  return sum_lower <= voxels + slack && sum_upper >= voxels - slack;
-}
+// The bounds of all classes of one image, added one class at a time.
+struct VolumeCheck {
+  double lower = 0, upper = 0;
+  bool each_valid = true;
+
+  SEGPRIOR_HD void add(double lo, double up) {
+    each_valid = each_valid && bounds_valid(lo, up);
+    lower += lo;
+    upper += up;
+  }
+  // At least one class must be allowed.
+  SEGPRIOR_HD bool valid() const { return each_valid && upper > 0; }
+  // Half a voxel plus rounding of slack: rounded volumes are not reported as infeasible.
+  SEGPRIOR_HD bool feasible(double voxels) const {
+    const double slack = 0.5 + 1e-5 * voxels;
+    return lower <= voxels + slack && upper >= voxels - slack;
+  }
+};
 
 // ln of a class's mass; floored so that a class whose every w underflows recovers in a few iterations.
 SEGPRIOR_HD inline double log_mass(double mass, bool is_float) {
