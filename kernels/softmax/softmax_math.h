@@ -70,8 +70,9 @@ struct VolumeCheck {
 
 // ln of a class's mass; floored so that a class whose every w underflows recovers in a few iterations.
 SEGPRIOR_HD inline double log_mass(double mass, bool is_float) {
-  const double tiny = is_float ? std::numeric_limits<float>::min() : std::numeric_limits<double>::min();
-  return log(fmax(mass, tiny));
+  // Constants: device code may not call numeric_limits.
+  constexpr double kTinyFloat = std::numeric_limits<float>::min(), kTiny = std::numeric_limits<double>::min();
+  return log(fmax(mass, is_float ? kTinyFloat : kTiny));
 }
 
 enum class Active { none, lower, upper };
