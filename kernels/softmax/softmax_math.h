@@ -2,9 +2,9 @@
 // runs once per class or per image and iteration, in float64. Formulas: softmax.md.
 #pragma once
 
+#include <cfloat>
 #include <cmath>
 #include <cstdint>
-#include <limits>
 
 #include "kernels/common/host_device.h"
 #include "segprior/core.h"
@@ -70,9 +70,8 @@ struct VolumeCheck {
 
 // ln of a class's mass; floored so that a class whose every w underflows recovers in a few iterations.
 SEGPRIOR_HD inline double log_mass(double mass, bool is_float) {
-  // Constants: device code may not call numeric_limits.
-  constexpr double kTinyFloat = std::numeric_limits<float>::min(), kTiny = std::numeric_limits<double>::min();
-  return log(fmax(mass, is_float ? kTinyFloat : kTiny));
+  const double tiny = is_float ? FLT_MIN : DBL_MIN;  // device code may not call numeric_limits
+  return log(fmax(mass, tiny));
 }
 
 enum class Active { none, lower, upper };
