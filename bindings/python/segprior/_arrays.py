@@ -1,0 +1,182 @@
+"""Arrays of any framework as segprior_tensor views, without copies.
+
+NumPy arrays are read through their own interface (so that read-only ones work); everything else through
+`__dlpack__`. The capsule is borrowed, not consumed: a view keeps it alive and its destructor then releases the
+producer's memory, as the DLPack rules say for a capsule that nobody took over.
+"""
+
+from __future__ import annotations
+
+import ctypes as ct
+from typing import Any, Sequence
+
+import numpy as np
+
+from . import _ffi
+from ._frameworks import NUMPY_DTYPE, framework_for, root_package
+from .errors import InvalidTypeError, InvalidValueError
+
+
+class _DLTensor(ct.Structure):
+    _fields_ = [
+        ("data", ct.c_void_p),
+        ("device_type", ct.c_int32),
+        ("device_id", ct.c_int32),
+        ("ndim", ct.c_int32),
+        ("code", ct.c_uint8),
+        ("bits", ct.c_uint8),
+        ("lanes", ct.c_uint16),
+        ("shape", ct.POINTER(ct.c_int64)),
+        ("strides", ct.POINTER(ct.c_int64)),
+        ("byte_offset", ct.c_uint64),
+    ]
+
+
+class _Managed(ct.Structure):
+    _fields_ = [("dl_tensor", _DLTensor)]
+
+
+class _ManagedVersioned(ct.Structure):
+    _fields_ = [
+        ("major", ct.c_uint32),
+        ("minor", ct.c_uint32),
+        ("manager_ctx", ct.c_void_p),
+        ("deleter", ct.c_void_p),
+        ("flags", ct.c_uint64),
+        ("dl_tensor", _DLTensor),
+    ]
+
+
+_LAYOUTS: dict[bytes, Any] = {b"dltensor": _Managed, b"dltensor_versioned": _ManagedVersioned}
+_DL_FLOAT = 2
+# DLPack's device types that the library takes: memory pinned for CUDA is host memory, managed memory is CUDA's.
+_DL_DEVICES = {1: _ffi.CPU, 2: _ffi.CUDA, 3: _ffi.CPU, 13: _ffi.CUDA}
+
+_capsule_is_valid = ct.pythonapi.PyCapsule_IsValid
+_capsule_is_valid.restype, _capsule_is_valid.argtypes = ct.c_int, [ct.py_object, ct.c_char_p]
+_capsule_pointer = ct.pythonapi.PyCapsule_GetPointer
+_capsule_pointer.restype, _capsule_pointer.argtypes = ct.c_void_p, [ct.py_object, ct.c_char_p]
+
+
+class View:
+    """A segprior_tensor over somebody's memory, and what keeps that memory alive."""
+
+    def __init__(
+        self, keep: Any, address: int, device: _ffi.DeviceKey, dtype: int, shape: Sequence[int]
+    ) -> None:
+        self.keep = keep
+        self.address = address
+        self.device = device
+        self.dtype = dtype
+        self.shape = tuple(shape)
+        self._extents = (ct.c_int64 * len(self.shape))(*self.shape)
+        self.tensor = _ffi.Tensor(
+            address, _ffi.Device(*device), dtype, len(self.shape), self._extents, None, 0
+        )
+
+    def reshaped(self, shape: Sequence[int]) -> View:
+        """The same memory with another shape of as many elements."""
+        return View(self.keep, self.address, self.device, self.dtype, shape)
+
+    def to_numpy(self) -> np.ndarray:
+        """The same memory as a NumPy array; host memory only."""
+        kind = NUMPY_DTYPE[self.dtype]
+        count = int(np.prod(self.shape, dtype=np.int64))
+        if count == 0:
+            return np.empty(self.shape, kind)
+        memory = (ct.c_char * (count * kind.itemsize)).from_address(self.address)
+        return np.frombuffer(memory, kind).reshape(self.shape)
+
+
+def is_array(value: Any) -> bool:
+    return isinstance(value, np.ndarray) or hasattr(value, "__dlpack__")
+
+
+def _reject_dtype(name: str, dtype: Any) -> InvalidTypeError:
+    return InvalidTypeError(f"{name} has dtype {dtype}; it must be float32 or float64")
+
+
+def _require_contiguous(name: str, shape: Sequence[int], strides: Sequence[int]) -> None:
+    """C order: an axis of one element may have any stride, an empty array too."""
+    expected = 1
+    if 0 in shape:
+        return
+    for extent, stride in zip(reversed(shape), reversed(strides)):
+        if extent != 1 and stride != expected:
+            raise InvalidValueError(
+                f"{name} is not C-contiguous: shape {tuple(shape)}, strides {tuple(strides)} in elements; "
+                "pass a contiguous array (nothing is copied silently)"
+            )
+        expected *= extent
+
+
+def _view_numpy(array: np.ndarray, name: str) -> View:
+    dtype = {np.dtype(np.float32): _ffi.FLOAT32, np.dtype(np.float64): _ffi.FLOAT64}.get(array.dtype)
+    if dtype is None:
+        raise _reject_dtype(name, array.dtype)
+    if not array.flags.c_contiguous:
+        strides = tuple(stride / array.itemsize for stride in array.strides)
+        _require_contiguous(name, array.shape, strides)
+    return View(array, array.ctypes.data, _ffi.DeviceKey(_ffi.CPU, 0), dtype, array.shape)
+
+
+def _capsule(array: Any, name: str, stream: int | None) -> Any:
+    package = root_package(array)
+    if package == "torch":
+        array = array.detach()  # torch refuses to export a tensor that requires grad
+    elif package == "jax":
+        array.block_until_ready()  # its computations are asynchronous on the CPU too
+    device_type = int(array.__dlpack_device__()[0])
+    arguments: dict[str, Any] = {}
+    if _DL_DEVICES.get(device_type) == _ffi.CUDA:
+        # The producer makes its pending work visible to our stream; -1: it is the producer's own stream.
+        # DLPack spells the legacy default stream 1.
+        arguments["stream"] = -1 if stream is None else stream or 1
+    try:
+        try:
+            return array.__dlpack__(max_version=(1, 0), **arguments)
+        except TypeError:  # a producer older than DLPack 1.0
+            return array.__dlpack__(**arguments)
+    except BufferError as error:
+        raise InvalidValueError(f"{name} cannot be exported through DLPack: {error}") from error
+
+
+def _view_dlpack(array: Any, name: str, stream: int | None) -> View:
+    capsule = _capsule(array, name, stream)
+    layout = next((key for key in _LAYOUTS if _capsule_is_valid(capsule, key)), None)
+    if layout is None:
+        raise InvalidTypeError(f"{name}: __dlpack__ returned {capsule!r}, not an unused DLPack capsule")
+    managed = ct.cast(_capsule_pointer(capsule, layout), ct.POINTER(_LAYOUTS[layout])).contents
+    dl: _DLTensor = managed.dl_tensor
+    if dl.code != _DL_FLOAT or dl.bits not in (32, 64) or dl.lanes != 1:
+        raise _reject_dtype(name, getattr(array, "dtype", f"(DLPack code {dl.code}, {dl.bits} bits)"))
+    device = _DL_DEVICES.get(dl.device_type)
+    if device is None:
+        raise InvalidValueError(f"{name} lives on DLPack device type {dl.device_type}; only CPU and CUDA work")
+    shape = dl.shape[: dl.ndim]
+    if dl.strides:
+        _require_contiguous(name, shape, dl.strides[: dl.ndim])
+    key = _ffi.DeviceKey(device, dl.device_id if device == _ffi.CUDA else 0)
+    address = (dl.data or 0) + dl.byte_offset
+    return View((array, capsule), address, key, _ffi.FLOAT32 if dl.bits == 32 else _ffi.FLOAT64, shape)
+
+
+def view(array: Any, name: str, stream: int | None = None) -> View:
+    """A view of `array`, called `name` in errors.
+
+    `stream`: where its memory will be used, if that is not the stream on which its framework works now.
+    """
+    if isinstance(array, np.ndarray):
+        return _view_numpy(array, name)
+    if not hasattr(array, "__dlpack__"):
+        raise InvalidTypeError(f"{name} is {type(array).__name__}; it must be an array (NumPy or __dlpack__)")
+    return _view_dlpack(array, name, stream)
+
+
+def repeat_rows(array: Any, source: View, rows: int) -> View:
+    """A view of an [I] array as [rows, I]; copies unless rows is 1."""
+    if rows == 1:
+        return source.reshaped((1, *source.shape))
+    if source.device.type == _ffi.CPU:
+        return view(np.ascontiguousarray(np.broadcast_to(source.to_numpy(), (rows, *source.shape))), "")
+    return view(framework_for(array, source.device).repeat_rows(array, rows), "")

@@ -1,0 +1,227 @@
+"""The C library through ctypes: finding it, its structs and functions, contexts.
+
+Mirrors include/segprior/{core,softmax}.h; nothing here knows an array framework.
+"""
+
+from __future__ import annotations
+
+import ctypes as ct
+import functools
+import os
+import threading
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ._version import __version__
+from .errors import LibraryError, from_status
+
+LIBRARY_NAME = "libsegprior.so"
+
+CPU, CUDA = 1, 2  # segprior_device.type, the values of DLPack
+FLOAT32, FLOAT64 = 1, 2  # segprior_tensor.dtype
+BACKWARD_LAST, BACKWARD_UNROLLED = 0, 1
+
+
+class Device(ct.Structure):
+    _fields_ = [("type", ct.c_int32), ("index", ct.c_int32)]
+
+
+class Tensor(ct.Structure):
+    _fields_ = [
+        ("data", ct.c_void_p),
+        ("device", Device),
+        ("dtype", ct.c_int32),
+        ("ndim", ct.c_int32),
+        ("shape", ct.POINTER(ct.c_int64)),
+        ("strides", ct.POINTER(ct.c_int64)),
+        ("byte_offset", ct.c_uint64),
+    ]
+
+
+class Info(ct.Structure):
+    _fields_ = [("status", ct.c_int32), ("iterations", ct.c_int32), ("residual", ct.c_double)]
+
+
+class SoftmaxOpts(ct.Structure):
+    _fields_ = [
+        ("struct_size", ct.c_size_t),
+        ("iterations", ct.c_int32),
+        ("accelerate", ct.c_int32),
+        ("tolerance", ct.c_double),
+        ("check_interval", ct.c_int32),
+        ("checkpoint_interval", ct.c_int32),
+        ("tv", ct.c_int32),
+        ("backward_mode", ct.c_int32),
+        ("accumulate", ct.c_int32),
+        ("reserved", ct.c_int32),
+        ("eps", ct.c_double),
+        ("init_eps", ct.c_double),
+        ("tv_lam", ct.c_double),
+        ("tv_tau", ct.c_double),
+        ("spacing", ct.c_double * 3),
+    ]
+
+
+def _pointers(*names: str) -> list[tuple[str, Any]]:
+    return [(name, ct.POINTER(Tensor)) for name in names]
+
+
+class SoftmaxInputs(ct.Structure):
+    _fields_ = [
+        ("struct_size", ct.c_size_t),
+        *_pointers("features", "eps", "tv_lam", "tv_tau", "tv_edge"),
+        *_pointers("volume", "volume_lower", "volume_upper", "init_tv_dual", "init_volume_dual"),
+    ]
+
+
+class SoftmaxOutputs(ct.Structure):
+    _fields_ = [
+        ("struct_size", ct.c_size_t),
+        *_pointers("u", "tv_dual", "volume_dual"),
+        ("info", ct.c_void_p),
+    ]
+
+
+class SoftmaxGrads(ct.Structure):
+    _fields_ = [
+        ("struct_size", ct.c_size_t),
+        *_pointers("features", "eps", "init_eps", "tv_lam", "tv_tau", "tv_edge"),
+        *_pointers("volume", "volume_lower", "volume_upper"),
+    ]
+
+
+_STATUS, _SIZE, _VOID, _REF = ct.c_int32, ct.c_size_t, ct.c_void_p, ct.POINTER
+_SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
+    "version": (ct.c_int32, []),
+    "has_cuda": (ct.c_int32, []),
+    "status_string": (ct.c_char_p, [_STATUS]),
+    "last_error": (ct.c_char_p, []),
+    "device_count": (ct.c_int32, [ct.c_int32]),
+    "context_create": (_STATUS, [Device, _REF(_VOID)]),
+    "context_destroy": (None, [_VOID]),
+    "context_set_stream": (_STATUS, [_VOID, _VOID]),
+    "context_set_threads": (_STATUS, [_VOID, ct.c_int32]),
+    "info_read_sync": (_STATUS, [_VOID, _VOID, ct.c_int64, _REF(Info)]),
+    "softmax_opts_init": (_STATUS, [_REF(SoftmaxOpts), _SIZE]),
+    "softmax_workspace_size": (
+        _STATUS,
+        [_VOID, _REF(SoftmaxOpts), _REF(SoftmaxInputs), _REF(_SIZE), _REF(_SIZE)],
+    ),
+    "softmax_saved_size": (_STATUS, [_VOID, _REF(SoftmaxOpts), _REF(SoftmaxInputs), _REF(_SIZE)]),
+    "softmax_forward": (
+        _STATUS,
+        [_VOID, _REF(SoftmaxOpts), _REF(SoftmaxInputs), _REF(SoftmaxOutputs), _VOID, _SIZE, _VOID, _SIZE],
+    ),
+    "softmax_backward": (
+        _STATUS,
+        [
+            *[_VOID, _REF(SoftmaxOpts), _REF(SoftmaxInputs), _REF(Tensor), _REF(Tensor)],
+            *[_REF(SoftmaxGrads), _VOID, _SIZE, _VOID, _SIZE],
+        ],
+    ),
+}
+
+
+def _candidates() -> list[Path]:
+    """Where the library may lie: beside the package, or in the build folder of the source tree around it."""
+    package = Path(__file__).resolve().parent
+    places = [package / LIBRARY_NAME]
+    root = package.parents[2]
+    if (root / "include" / "segprior" / "core.h").is_file():
+        build = root / "build"
+        places += [build / LIBRARY_NAME, build / "lib" / LIBRARY_NAME]
+        places += sorted(build.glob(f"*/{LIBRARY_NAME}"))  # one folder per CMake preset
+    return places
+
+
+def library_path() -> Path:
+    """The file that will be loaded. SEGPRIOR_LIBRARY, if set, is the only place looked at."""
+    given = os.environ.get("SEGPRIOR_LIBRARY")
+    if given:
+        path = Path(given)
+        if not path.is_file():
+            raise LibraryError(f"SEGPRIOR_LIBRARY = {given!r} is not a file")
+        return path
+    places = _candidates()
+    for path in places:
+        if path.is_file():
+            return path
+    raise LibraryError(
+        f"{LIBRARY_NAME} not found: set SEGPRIOR_LIBRARY to its path, or build it "
+        f"(cmake --preset release && cmake --build build). Looked for {', '.join(map(str, places))}"
+    )
+
+
+class Library:
+    """The loaded library; every C function without its `segprior_` prefix."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            cdll = ct.CDLL(str(path))
+            for name, (result, arguments) in _SIGNATURES.items():
+                function = getattr(cdll, "segprior_" + name)
+                function.restype, function.argtypes = result, arguments
+                setattr(self, name, function)
+        except (OSError, AttributeError) as error:
+            raise LibraryError(f"{path} cannot be loaded as libsegprior: {error}") from error
+        number = self.version()
+        self.version_string = f"{number // 10000}.{number // 100 % 100}.{number % 100}"
+        # Before 1.0 a minor version may change the ABI.
+        if self.version_string.split(".")[:2] != __version__.split(".")[:2]:
+            raise LibraryError(f"{path} has version {self.version_string}; this package needs {__version__}")
+
+    def __getattr__(self, name: str) -> Any:  # tells type checkers about the functions set above
+        raise AttributeError(name)
+
+    def check(self, status: int) -> None:
+        """Raises the exception of a failed call."""
+        if status != 0:
+            text = self.last_error().decode() or self.status_string(status).decode()
+            raise from_status(status, text)
+
+
+@functools.cache
+def library() -> Library:
+    """The library, loaded on first use."""
+    return Library(library_path())
+
+
+class DeviceKey(NamedTuple):
+    """A device as (type, index), type CPU or CUDA."""
+
+    type: int
+    index: int
+
+    def __str__(self) -> str:
+        return "cpu" if self.type == CPU else f"cuda:{self.index}"
+
+
+class Context:
+    """Owns a segprior_context. Used by the thread that created it only."""
+
+    def __init__(self, device: DeviceKey) -> None:
+        self._lib = library()
+        self.handle = ct.c_void_p()
+        self._lib.check(self._lib.context_create(Device(*device), ct.byref(self.handle)))
+
+    def configure(self, stream: int, threads: int) -> None:
+        self._lib.check(self._lib.context_set_threads(self.handle, threads))
+        self._lib.check(self._lib.context_set_stream(self.handle, stream or None))
+
+    def __del__(self) -> None:
+        if getattr(self, "handle", None):
+            self._lib.context_destroy(self.handle)
+
+
+_thread = threading.local()
+
+
+def context(device: DeviceKey) -> Context:
+    """This thread's context on a device; made once, destroyed when the thread ends."""
+    if not hasattr(_thread, "contexts"):
+        _thread.contexts = {}
+    if device not in _thread.contexts:
+        _thread.contexts[device] = Context(device)
+    found: Context = _thread.contexts[device]
+    return found

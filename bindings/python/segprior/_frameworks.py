@@ -1,0 +1,171 @@
+"""What the package needs from an array framework: allocation on a device, its current stream, broadcasting.
+
+Outputs are created in the framework of `features`, on its device. No framework is imported unless the caller
+already uses it. Three answers to "who allocates":
+
+* NumPy, and any other CPU array that only speaks DLPack: NumPy.
+* torch and CuPy: their own allocators, under the stream that the call uses.
+* JAX: its arrays are immutable, so results are computed into 64-byte aligned NumPy memory that JAX then adopts
+  through DLPack without a copy. CPU only: there is no way to hand CUDA memory to JAX from outside.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from typing import Any, ContextManager, Sequence
+
+import numpy as np
+
+from . import _ffi
+from .errors import InvalidTypeError, NotSupportedError
+
+NUMPY_DTYPE = {_ffi.FLOAT32: np.dtype(np.float32), _ffi.FLOAT64: np.dtype(np.float64)}
+_ALIGNMENT = 256  # of workspace and saved state; also enough for JAX to adopt memory
+
+
+def aligned_bytes(count: int) -> np.ndarray:
+    """Uninitialised host memory, aligned to 256 bytes."""
+    raw = np.empty(count + _ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % _ALIGNMENT
+    return raw[start : start + count]
+
+
+class NumpyFramework:
+    """Allocates NumPy arrays; the base of the others."""
+
+    def empty(self, shape: Sequence[int], dtype: int) -> Any:
+        """An uninitialised array; `dtype` is the library's code."""
+        return np.empty(shape, NUMPY_DTYPE[dtype])
+
+    def numbers(self, values: np.ndarray, dtype: int) -> Any:
+        """Host numbers as an array on the device."""
+        return np.ascontiguousarray(values, NUMPY_DTYPE[dtype])
+
+    def buffer(self, count: int) -> tuple[Any, int]:
+        """`count` bytes of device memory, aligned to 256, and their address."""
+        raw = aligned_bytes(count)
+        return raw, raw.ctypes.data
+
+    def repeat_rows(self, array: Any, rows: int) -> Any:
+        """[I] to [rows, I]."""
+        return np.ascontiguousarray(np.broadcast_to(array, (rows, *array.shape)))
+
+    def sum_rows(self, array: Any) -> Any:
+        """[B, ...] to [...]."""
+        return array.sum(0)
+
+    def reshape(self, array: Any, shape: Sequence[int]) -> Any:
+        return array.reshape(tuple(shape))
+
+    def finish(self, array: Any) -> Any:
+        """What the caller gets for an array made by `empty`."""
+        return array
+
+    def current_stream(self) -> int:
+        """The stream (a cudaStream_t as an integer) on which the caller works now."""
+        return 0
+
+    def on_stream(self, stream: int) -> ContextManager[Any]:
+        """Allocations inside belong to `stream`."""
+        return contextlib.nullcontext()
+
+
+class JaxFramework(NumpyFramework):
+    def empty(self, shape: Sequence[int], dtype: int) -> Any:
+        kind = NUMPY_DTYPE[dtype]
+        count = int(np.prod(shape, dtype=np.int64))
+        return aligned_bytes(count * kind.itemsize).view(kind).reshape(tuple(shape))
+
+    def finish(self, array: Any) -> Any:
+        if array.size == 0:
+            return sys.modules["jax"].numpy.asarray(array)
+        return sys.modules["jax"].dlpack.from_dlpack(array)
+
+
+class TorchFramework(NumpyFramework):
+    def __init__(self, device: _ffi.DeviceKey) -> None:
+        self._torch: Any = sys.modules["torch"]
+        self._cuda = device.type == _ffi.CUDA
+        self._device = self._torch.device(str(device))
+
+    def empty(self, shape: Sequence[int], dtype: int) -> Any:
+        kind = self._torch.float32 if dtype == _ffi.FLOAT32 else self._torch.float64
+        return self._torch.empty(tuple(shape), dtype=kind, device=self._device)
+
+    def numbers(self, values: np.ndarray, dtype: int) -> Any:
+        # torch.tensor, not from_numpy: a copy that also works on another device.
+        return self._torch.tensor(np.ascontiguousarray(values, NUMPY_DTYPE[dtype]), device=self._device)
+
+    def buffer(self, count: int) -> tuple[Any, int]:
+        raw = self._torch.empty(count + _ALIGNMENT, dtype=self._torch.uint8, device=self._device)
+        return raw, raw.data_ptr() + -raw.data_ptr() % _ALIGNMENT
+
+    def repeat_rows(self, array: Any, rows: int) -> Any:
+        return array.detach().expand(rows, *array.shape).contiguous()
+
+    def current_stream(self) -> int:
+        return int(self._torch.cuda.current_stream(self._device).cuda_stream) if self._cuda else 0
+
+    def on_stream(self, stream: int) -> ContextManager[Any]:
+        if not self._cuda or stream == self.current_stream():
+            return contextlib.nullcontext()
+        cuda = self._torch.cuda
+        found: ContextManager[Any] = cuda.stream(cuda.ExternalStream(stream, device=self._device))
+        return found
+
+
+class CupyFramework(NumpyFramework):
+    def __init__(self, device: _ffi.DeviceKey) -> None:
+        self._cupy: Any = sys.modules["cupy"]
+        self._index = device.index
+
+    def empty(self, shape: Sequence[int], dtype: int) -> Any:
+        with self._cupy.cuda.Device(self._index):
+            return self._cupy.empty(tuple(shape), NUMPY_DTYPE[dtype])
+
+    def numbers(self, values: np.ndarray, dtype: int) -> Any:
+        with self._cupy.cuda.Device(self._index):
+            return self._cupy.asarray(np.ascontiguousarray(values, NUMPY_DTYPE[dtype]))
+
+    def buffer(self, count: int) -> tuple[Any, int]:
+        with self._cupy.cuda.Device(self._index):
+            raw = self._cupy.empty(count + _ALIGNMENT, np.uint8)
+        return raw, raw.data.ptr + -raw.data.ptr % _ALIGNMENT
+
+    def repeat_rows(self, array: Any, rows: int) -> Any:
+        return self._cupy.ascontiguousarray(self._cupy.broadcast_to(array, (rows, *array.shape)))
+
+    def current_stream(self) -> int:
+        return int(self._cupy.cuda.get_current_stream(self._index).ptr)
+
+    def on_stream(self, stream: int) -> ContextManager[Any]:
+        if stream == self.current_stream():
+            return contextlib.nullcontext()
+        found: ContextManager[Any] = self._cupy.cuda.ExternalStream(stream, self._index)
+        return found
+
+
+def root_package(array: Any) -> str:
+    """The top-level package that an array's class comes from; torch's subclasses count as torch."""
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(array, torch.Tensor):
+        return "torch"
+    root = type(array).__module__.partition(".")[0]
+    return "jax" if root == "jaxlib" else root
+
+
+def framework_for(array: Any, device: _ffi.DeviceKey) -> NumpyFramework:
+    """The framework that makes the outputs of a call whose features are `array`."""
+    root = root_package(array)
+    if root == "torch":
+        return TorchFramework(device)
+    if root == "cupy":
+        return CupyFramework(device)
+    if device.type == _ffi.CUDA:
+        if root == "jax":
+            raise NotSupportedError("features: JAX arrays are supported on the CPU only; use torch or CuPy")
+        raise InvalidTypeError(
+            f"features: cannot allocate CUDA memory for {type(array).__name__}; use torch or CuPy"
+        )
+    return JaxFramework() if root == "jax" else NumpyFramework()

@@ -1,0 +1,109 @@
+"""``python -m segprior.demo -o out``: the main job on real photographs, and one figure of what volumes do.
+
+1. The command line's own `segment` on a photograph, three classes with prescribed volumes.
+2. The experiment of [VPTV] Fig. 5: one photograph, plain softmax, TV-softmax, and VPTV-softmax at three
+   prescribed volumes of the object.
+
+The photographs come with scikit-image; nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Sequence
+
+import numpy as np
+
+from . import cli, images
+from .errors import SegpriorError
+from .segment import Segmentation, Settings, segment
+
+_FRACTIONS = (0.1, 0.2, 0.33)  # of the coins; the last is about what they really cover
+_COINS = Settings(classes=2, eps=0.01, tv=0.1)
+_OBJECT = 1  # coins are the brighter class
+
+
+def photograph(name: str) -> Path:
+    """A file among the images that scikit-image carries in its package."""
+    import skimage
+
+    path = Path(skimage.__file__).parent / "data" / name
+    if not path.is_file():
+        raise SegpriorError(f"{path} is missing: this scikit-image comes without its photographs")
+    return path
+
+
+def runs(image: np.ndarray, threads: int | None = None) -> list[tuple[str, Segmentation]]:
+    """The five segmentations of the figure, with their titles."""
+    base = dataclasses.replace(_COINS, threads=threads)
+    wanted = [("softmax", dataclasses.replace(base, tv=0.0)), ("TV-softmax", base)]
+    for fraction in _FRACTIONS:
+        settings = dataclasses.replace(base, volume=(1 - fraction, fraction))
+        wanted.append((f"VPTV-softmax, volume {100 * fraction:.0f} %", settings))
+    return [(title, segment(image, settings)) for title, settings in wanted]
+
+
+def table(found: Sequence[tuple[str, Segmentation]]) -> str:
+    """Volumes of the object asked for and reached, iterations, residual and time of each run."""
+    lines = [f"{'':27} {'asked':>7} {'reached':>8} {'labelled':>9} {'iterations':>11} {'residual':>9} {'time':>8}"]
+    for title, run in found:
+        asked = "free" if run.asked is None else f"{run.asked[_OBJECT]:.4f}"
+        lines.append(
+            f"{title:27} {asked:>7} {run.reached[_OBJECT]:8.4f} {run.labelled[_OBJECT]:9.4f} "
+            f"{run.iterations:11d} {run.residual:9.1e} {run.seconds:6.2f} s"
+        )
+    return "\n".join(lines)
+
+
+def draw(path: Path, image: np.ndarray, found: Sequence[tuple[str, Segmentation]]) -> None:
+    """The figure: photograph, softmax, TV-softmax above the three VPTV-softmax results."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    ratio = image.shape[0] / image.shape[1]
+    figure = Figure(figsize=(13.5, 2 * 4.4 * ratio + 1.5), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.1)  # inches
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(2, 3).ravel()
+    axes[0].imshow(images.rgb8(image))
+    axes[0].set_title("photograph", fontsize=13)
+    for ax, (title, run) in zip(axes[1:], found):
+        ax.imshow(images.overlay(image, run.labels, len(run.u)))
+        state = "free" if run.asked is None else "reached"
+        ax.set_title(f"{title}\n({state}: {100 * run.reached[_OBJECT]:.1f} %)", fontsize=13)
+    for ax in axes:
+        ax.set_axis_off()
+    images.write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=110))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m segprior.demo", description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("-o", "--output", type=Path, default=Path("out"), help="output folder (out)")
+    parser.add_argument("--threads", type=int, help="CPU threads (all)")
+    args = parser.parse_args(arguments)
+    try:
+        options = "--classes 3 --volume 0.3,0.38,0.32 --eps 0.02 --tv 0.1"
+        print(f"$ segprior segment camera.png {options} -o {args.output}")
+        command = ["segment", str(photograph("camera.png")), *options.split(), "-o", str(args.output)]
+        code = cli.main(command + ([] if args.threads is None else ["--threads", str(args.threads)]))
+        if code != 0:
+            return code
+        path = photograph("coins.png")
+        image = images.read(path)
+        print(f"\ncoins.png: {image.shape[1]} x {image.shape[0]} pixels; share of the image covered by coins")
+        found = runs(image, args.threads)
+        print(table(found))
+        figure = args.output / "coins_volumes.png"
+        draw(figure, image, found)
+        print(f"wrote {figure}")
+    except (SegpriorError, OSError, ImportError) as error:
+        print(f"segprior.demo: error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,64 @@
+"""How the iteration of each image of a batch ended."""
+
+from __future__ import annotations
+
+import enum
+from typing import Iterator, NamedTuple, Sequence, overload
+
+import numpy as np
+
+from . import _ffi
+
+
+class Status(enum.IntEnum):
+    """How an image's iteration ended; a result, not an error (core.h)."""
+
+    CONVERGED = 0  #: the residual fell below the tolerance
+    ITERATION_CAP = 1  #: all iterations were done: the normal end without a tolerance
+    NONFINITE_INPUT = 2  #: features or a warm start hold NaN or inf: the image's results are NaN
+    INFEASIBLE_VOLUME = 3  #: the volumes cannot all hold; the result is finite, for rescaled volumes
+    BREAKDOWN = 4  #: the numbers exceed the floating-point range (tiny eps): the results are NaN
+    INVALID_PARAMETER = 5  #: a parameter array holds a value outside its domain: the results are NaN
+
+
+class ImageInfo(NamedTuple):
+    """Report of one image."""
+
+    status: Status
+    iterations: int  #: iterations done
+    residual: float  #: max |u_T - u_(T-1)| at the last check; NaN if the image failed
+
+
+class Info(Sequence[ImageInfo]):
+    """The reports of a batch: ``info[b]`` is an `ImageInfo`; the fields of all images are arrays [B]."""
+
+    def __init__(self, raw: Sequence[_ffi.Info]) -> None:
+        self._images = [ImageInfo(Status(i.status), i.iterations, i.residual) for i in raw]
+
+    @overload
+    def __getitem__(self, index: int) -> ImageInfo: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[ImageInfo]: ...
+    def __getitem__(self, index: int | slice) -> ImageInfo | list[ImageInfo]:
+        return self._images[index]
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __iter__(self) -> Iterator[ImageInfo]:
+        return iter(self._images)
+
+    def __repr__(self) -> str:
+        return f"Info({self._images!r})"
+
+    @property
+    def status(self) -> list[Status]:
+        return [image.status for image in self._images]
+
+    @property
+    def iterations(self) -> np.ndarray:
+        return np.array([image.iterations for image in self._images], np.int64)
+
+    @property
+    def residual(self) -> np.ndarray:
+        return np.array([image.residual for image in self._images], np.float64)
