@@ -78,7 +78,7 @@ struct AdjointSoftmaxRow {
   T tau, inv_eps;
   T *grad_logits;  // R = u (grad_u - <grad_u, u>) / eps
   double *sum;     // [classes] += sum of R
-  double *log_u;   // += sum of R ln u; null: not wanted
+  double *log_u;   // += sum of R ln u = -gradient of eps; null: not wanted
 };
 
 template <class T>

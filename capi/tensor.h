@@ -1,0 +1,58 @@
+// Checks of tensor arguments. Every message names the argument, its value and the rule.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "capi/context.h"
+
+namespace segprior {
+
+// "[2, 3, 64, 64]"
+std::string shape_text(const std::vector<int64_t> &shape);
+
+[[noreturn]] void reject(segprior_status status, const std::string &text);
+
+// Collects the memory ranges of one call's arguments, checks each tensor, and at the end that nothing
+// overlaps.
+class Arguments {
+ public:
+  // `sizes_only`: a size query; data pointers are not looked at.
+  Arguments(const segprior_context &context, bool sizes_only) : context_(context), sizes_only_(sizes_only) {}
+
+  // The first tensor of a call: any shape of `min_ndim`.. `max_ndim` axes; sets the dtype of the call.
+  const void *lead(const char *name, const segprior_tensor *tensor, int min_ndim, int max_ndim);
+  // A tensor that must have the given shape; returns its data (null if absent). Absent is an error if
+  // `required`.
+  const void *input(const char *name, const segprior_tensor *tensor, const std::vector<int64_t> &shape,
+                    bool required = false);
+  void *output(const char *name, const segprior_tensor *tensor, const std::vector<int64_t> &shape,
+               bool required = false);
+  // Raw memory.
+  const void *input_bytes(const char *name, const void *data, size_t bytes, size_t alignment);
+  void *output_bytes(const char *name, void *data, size_t bytes, size_t alignment);
+
+  // Outputs must not overlap one another nor an input. Call last.
+  void check_overlap() const;
+
+  int32_t dtype() const { return dtype_; }
+
+ private:
+  struct Range {
+    const char *name;
+    uintptr_t begin, end;
+    bool written;
+  };
+
+  void *check(const char *name, const segprior_tensor *tensor, const std::vector<int64_t> *shape,
+              bool required, bool written);
+  void add(const char *name, const void *data, size_t bytes, size_t alignment, bool written);
+
+  const segprior_context &context_;
+  const bool sizes_only_;
+  int32_t dtype_ = 0;
+  std::vector<Range> ranges_;
+};
+
+}  // namespace segprior

@@ -1,0 +1,364 @@
+// Forward row kernels: softmax over classes, logits, dual step. Included once per SIMD target by
+// softmax_cpu_rows.cpp. The arithmetic of a voxel does not depend on where a vector starts, so neither do
+// results on the split of a row into blocks.
+#if defined(SEGPRIOR_SOFTMAX_CPU_STEP_INL_H) == defined(HWY_TARGET_TOGGLE)
+#ifdef SEGPRIOR_SOFTMAX_CPU_STEP_INL_H
+#undef SEGPRIOR_SOFTMAX_CPU_STEP_INL_H
+#else
+#define SEGPRIOR_SOFTMAX_CPU_STEP_INL_H
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace segprior::softmax {
+namespace HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+// f(d, x) over columns [begin, end): whole vectors, then groups of 4, then single lanes. Never reads past the
+// end.
+template <class T, class F>
+HWY_INLINE void for_columns(int64_t begin, int64_t end, F f) {
+  const hn::ScalableTag<T> d;
+  const hn::CappedTag<T, 4> d4;
+  const hn::CappedTag<T, 1> d1;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d)), lanes4 = static_cast<int64_t>(hn::Lanes(d4));
+  int64_t x = begin;
+  for (; x + lanes <= end; x += lanes) f(d, x);
+  for (; x + lanes4 <= end; x += lanes4) f(d4, x);
+  for (; x < end; ++x) f(d1, x);
+}
+
+// Adds vectors of any width up to a double total: whole vectors lane by lane first, then once.
+template <class T>
+class Total {
+ public:
+  HWY_INLINE Total() : lanes_(hn::Zero(hn::ScalableTag<T>())), tail_(0) {}
+
+  template <class D, class V>
+  HWY_INLINE void add(D d, V value) {
+    if constexpr (hn::MaxLanes(D()) == hn::MaxLanes(hn::ScalableTag<T>()))
+      lanes_ = hn::Add(lanes_, value);
+    else
+      tail_ += hn::GetLane(hn::SumOfLanes(d, value));
+  }
+  HWY_INLINE double get() const { return hn::GetLane(hn::SumOfLanes(hn::ScalableTag<T>(), lanes_)) + tail_; }
+
+ private:
+  hn::Vec<hn::ScalableTag<T>> lanes_;
+  double tail_;
+};
+
+template <class T>
+HWY_INLINE void fill(int64_t n, T value, T *out) {
+  for_columns<T>(0, n, [&](auto d, int64_t x) HWY_ATTR { hn::StoreU(hn::Set(d, value), d, out + x); });
+}
+
+// The two row blocks of all classes and the three rows in a thread's scratch.
+template <class T>
+struct Scratch {
+  int64_t block;
+  T *values, *more, *row[3], *rest;
+
+  explicit Scratch(const RowShape<T> &s) : block(block_columns<T>(s.classes)) {
+    values = s.scratch;
+    more = values + block * s.classes;
+    T *rows = more + block * s.classes;
+    for (T *&r : row) r = rows, rows += block;
+    rest = rows;
+  }
+};
+
+// values[i] <- exp(values[i] - max), sum <- their sum over the classes; `max` holds the maximum over the
+// classes.
+template <class T>
+HWY_INLINE void exponentials(int classes, int64_t n, int64_t block, T *values, const T *max, T *sum) {
+  fill<T>(n, 0, sum);
+  for (int i = 0; i < classes; ++i) {
+    T *v = values + i * block;
+    for_columns<T>(0, n, [&](auto d, int64_t x) HWY_ATTR {
+      const auto e =
+          segprior::HWY_NAMESPACE::exp_nonpositive(d, hn::Sub(hn::LoadU(d, v + x), hn::LoadU(d, max + x)));
+      hn::StoreU(e, d, v + x);
+      hn::StoreU(hn::Add(hn::LoadU(d, sum + x), e), d, sum + x);
+    });
+  }
+}
+
+template <class T>
+HWY_INLINE void reciprocal(int64_t n, T *row) {
+  for_columns<T>(0, n, [&](auto d, int64_t x) HWY_ATTR {
+    hn::StoreU(hn::Div(hn::Set(d, T{1}), hn::LoadU(d, row + x)), d, row + x);
+  });
+}
+
+// values[i] <- in_i * scale + shift_i (null: 0) of one block; max <- maximum over the classes.
+template <class T>
+HWY_INLINE void load_logits(int classes, int64_t n, int64_t block, const T *in, int64_t stride, T scale,
+                            const T *shift, T *values, T *max) {
+  fill<T>(n, -std::numeric_limits<T>::infinity(), max);
+  for (int i = 0; i < classes; ++i) {
+    const T *from = in + i * stride;
+    T *to = values + i * block;
+    const T offset = shift ? shift[i] : 0;
+    for_columns<T>(0, n, [&](auto d, int64_t x) HWY_ATTR {
+      const auto z = hn::MulAdd(hn::LoadU(d, from + x), hn::Set(d, scale), hn::Set(d, offset));
+      hn::StoreU(z, d, to + x);
+      hn::StoreU(hn::Max(hn::LoadU(d, max + x), z), d, max + x);
+    });
+  }
+}
+
+template <class T>
+void softmax(const RowShape<T> &s, const T *in, T scale, const T *shift, T *out) {
+  const Scratch<T> scratch(s);
+  for (int64_t x0 = 0; x0 < s.columns; x0 += scratch.block) {
+    const int64_t n = HWY_MIN(scratch.block, s.columns - x0);
+    T *max = scratch.row[0], *sum = scratch.row[1];
+    load_logits(s.classes, n, scratch.block, in + x0, s.voxels, scale, shift, scratch.values, max);
+    exponentials(s.classes, n, scratch.block, scratch.values, max, sum);
+    reciprocal(n, sum);
+    for (int i = 0; i < s.classes; ++i) {
+      const T *e = scratch.values + i * scratch.block;
+      T *to = out + i * s.voxels + x0;
+      for_columns<T>(0, n, [&](auto d, int64_t x) HWY_ATTR {
+        hn::StoreU(hn::Mul(hn::LoadU(d, e + x), hn::LoadU(d, sum + x)), d, to + x);
+      });
+    }
+  }
+}
+
+// One class's dual of one row: pointers to its components.
+template <class T>
+struct DualPointers {
+  const T *v[3], *prev[3];
+};
+
+template <class T>
+HWY_INLINE DualPointers<T> dual_of_class(const RowShape<T> &s, const DualRow<T> &dual, int i) {
+  DualPointers<T> p{};
+  for (int c = 0; c < s.nd; ++c) {
+    p.v[c] = dual.v + (static_cast<int64_t>(i) * s.nd + c) * s.voxels;
+    if (c + 1 < s.nd) p.prev[c] = dual.prev[c].row + i * dual.prev[c].class_stride;
+  }
+  return p;
+}
+
+// store(d, x, div v(x)) over columns [begin, end) of one class.
+template <int ND, class T, class F>
+HWY_INLINE void for_divergence(const T (&inv_spacing)[3], const DualPointers<T> &p, int64_t begin,
+                               int64_t end, F store) {
+  const auto body = [&](auto d, int64_t x, auto column_prev) HWY_ATTR {
+    auto div = hn::Mul(hn::Sub(hn::LoadU(d, p.v[ND - 1] + x), column_prev), hn::Set(d, inv_spacing[ND - 1]));
+    for (int c = 0; c < ND - 1; ++c)
+      div = hn::MulAdd(hn::Sub(hn::LoadU(d, p.v[c] + x), hn::LoadU(d, p.prev[c] + x)),
+                       hn::Set(d, inv_spacing[c]), div);
+    store(d, x, div);
+  };
+  if (begin == 0) {
+    const hn::CappedTag<T, 1> d1;
+    body(d1, 0, hn::Zero(d1));
+    begin = 1;
+  }
+  for_columns<T>(begin, end,
+                 [&](auto d, int64_t x) HWY_ATTR { body(d, x, hn::LoadU(d, p.v[ND - 1] + x - 1)); });
+}
+
+template <int ND, class T>
+void logits_nd(const RowShape<T> &s, const T *features, const DualRow<T> *dual, T scale, const T *shift,
+               T *out) {
+  for (int i = 0; i < s.classes; ++i) {
+    const T *o = features + i * s.voxels;
+    T *z = out + i * s.voxels;
+    if constexpr (ND == 0) {
+      for_columns<T>(0, s.columns, [&](auto d, int64_t x) HWY_ATTR {
+        hn::StoreU(hn::MulAdd(hn::LoadU(d, o + x), hn::Set(d, scale), hn::Set(d, shift[i])), d, z + x);
+      });
+    } else {
+      for_divergence<ND>(s.inv_spacing, dual_of_class(s, *dual, i), 0, s.columns,
+                         [&](auto d, int64_t x, auto div) HWY_ATTR {
+                           const auto sum = hn::Sub(hn::LoadU(d, o + x), div);
+                           hn::StoreU(hn::MulAdd(sum, hn::Set(d, scale), hn::Set(d, shift[i])), d, z + x);
+                         });
+    }
+  }
+}
+
+template <class T>
+void logits(const RowShape<T> &s, const T *features, const DualRow<T> *dual, T scale, const T *shift,
+            T *out) {
+  switch (dual ? s.nd : 0) {
+    case 0:
+      return logits_nd<0>(s, features, dual, scale, shift, out);
+    case 1:
+      return logits_nd<1>(s, features, dual, scale, shift, out);
+    case 2:
+      return logits_nd<2>(s, features, dual, scale, shift, out);
+    default:
+      return logits_nd<3>(s, features, dual, scale, shift, out);
+  }
+}
+
+// The dual step of class i over columns [begin, end) into v_out[c], q_out[c] (both indexed by column).
+template <int ND, bool ACCELERATE, class T>
+HWY_INLINE void dual_step(const StepRow<T> &r, int i, int64_t begin, int64_t end, T *const (&v_out)[3],
+                          T *const (&q_out)[3]) {
+  const RowShape<T> &s = r.shape;
+  const T *u = r.u + i * s.voxels, *v[3], *q[3], *next[3];
+  T step[3];
+  for (int c = 0; c < ND; ++c) {
+    const int64_t offset = (static_cast<int64_t>(i) * ND + c) * s.voxels;
+    v[c] = r.v_in + offset;
+    q[c] = ACCELERATE ? r.q_in + offset : nullptr;
+    next[c] = c + 1 < ND ? r.u_next[c].row + i * r.u_next[c].class_stride : u + 1;
+    step[c] = r.tau * s.inv_spacing[c];
+  }
+  Total<T> restart;
+  const auto body = [&](auto d, int64_t x, bool border) HWY_ATTR {
+    using V = hn::Vec<decltype(d)>;
+    const V here = hn::LoadU(d, u + x);
+    V y[ND];
+    V square = hn::Zero(d);
+    for (int c = 0; c < ND; ++c) {
+      const V ahead = c + 1 == ND && border ? here : hn::LoadU(d, next[c] + x);
+      y[c] = hn::NegMulAdd(hn::Set(d, step[c]), hn::Sub(ahead, here), hn::LoadU(d, v[c] + x));
+      square = hn::MulAdd(y[c], y[c], square);
+    }
+    const V lam = hn::Set(d, r.lam), bound = r.edge ? hn::Mul(lam, hn::LoadU(d, r.edge + x)) : lam;
+    const V norm = hn::Sqrt(square);
+    const V scale = hn::IfThenElse(hn::Gt(norm, bound), hn::Div(bound, norm), hn::Set(d, T{1}));
+    V dot = hn::Zero(d);
+    for (int c = 0; c < ND; ++c) {
+      const V projected = hn::Mul(y[c], scale);
+      if constexpr (ACCELERATE) {
+        const V change = hn::Sub(projected, hn::LoadU(d, q[c] + x));
+        dot = hn::MulAdd(hn::Sub(hn::LoadU(d, v[c] + x), projected), change, dot);
+        hn::StoreU(projected, d, q_out[c] + x);
+        hn::StoreU(hn::MulAdd(hn::Set(d, r.beta), change, projected), d, v_out[c] + x);
+      } else {
+        hn::StoreU(projected, d, v_out[c] + x);
+      }
+    }
+    if constexpr (ACCELERATE) restart.add(d, dot);
+  };
+  for_columns<T>(begin, HWY_MIN(end, s.columns - 1), [&](auto d, int64_t x) HWY_ATTR { body(d, x, false); });
+  if (end == s.columns) body(hn::CappedTag<T, 1>(), s.columns - 1, true);
+  if (ACCELERATE && r.restart) *r.restart += restart.get();
+}
+
+template <int ND, bool ACCELERATE, class T>
+void step_nd(const StepRow<T> &r) {
+  const RowShape<T> &s = r.shape;
+  const Scratch<T> scratch(s);
+  T *max = scratch.row[0], *sum = scratch.row[1];
+  for (int64_t x0 = 0; x0 < s.columns; x0 += scratch.block) {
+    const int64_t n = HWY_MIN(scratch.block, s.columns - x0);
+    fill<T>(n, -std::numeric_limits<T>::infinity(), max);
+    for (int i = 0; i < s.classes; ++i) {
+      const T *o = r.features + i * s.voxels;
+      T *z = scratch.values + i * scratch.block - x0, *keep = r.keep_logits ? r.out + i * s.voxels : nullptr;
+      const auto store = [&](auto d, int64_t x, auto sum_terms) HWY_ATTR {
+        const auto value = hn::MulAdd(sum_terms, hn::Set(d, r.inv_eps), hn::Set(d, r.shift[i]));
+        hn::StoreU(value, d, z + x);
+        hn::StoreU(hn::Max(value, hn::LoadU(d, max + x - x0)), d, max + x - x0);
+      };
+      if constexpr (ND == 0) {
+        for_columns<T>(x0, x0 + n, [&](auto d, int64_t x) HWY_ATTR { store(d, x, hn::LoadU(d, o + x)); });
+      } else {
+        T *v_out[3], *q_out[3];
+        for (int c = 0; c < ND; ++c) {
+          const int64_t offset = (static_cast<int64_t>(i) * ND + c) * s.voxels;
+          v_out[c] = r.v_out + offset;
+          q_out[c] = ACCELERATE ? r.q_out + offset : nullptr;
+        }
+        dual_step<ND, ACCELERATE>(r, i, x0, x0 + n, v_out, q_out);
+        const DualRow<T> dual{
+            r.v_out,
+            {{r.v_prev[0].row, r.v_prev[0].class_stride}, {r.v_prev[1].row, r.v_prev[1].class_stride}}};
+        for_divergence<ND>(s.inv_spacing, dual_of_class(s, dual, i), x0, x0 + n,
+                           [&](auto d, int64_t x, auto div)
+                               HWY_ATTR { store(d, x, hn::Sub(hn::LoadU(d, o + x), div)); });
+      }
+      // u is no longer needed at these columns: class i's forward neighbours lie ahead of the block.
+      if (keep)
+        for_columns<T>(x0, x0 + n,
+                       [&](auto d, int64_t x) HWY_ATTR { hn::StoreU(hn::LoadU(d, z + x), d, keep + x); });
+    }
+    if (r.keep_logits && !r.mass) continue;
+    exponentials(s.classes, n, scratch.block, scratch.values, max, sum);
+    reciprocal(n, sum);
+    for (int i = 0; i < s.classes; ++i) {
+      const T *e = scratch.values + i * scratch.block;
+      T *out = r.out + i * s.voxels + x0;
+      Total<T> total;
+      for_columns<T>(0, n, [&](auto d, int64_t x) HWY_ATTR {
+        const auto w = hn::Mul(hn::LoadU(d, e + x), hn::LoadU(d, sum + x));
+        if (!r.keep_logits) hn::StoreU(w, d, out + x);
+        total.add(d, w);
+      });
+      if (r.mass) r.mass[i] += total.get();
+    }
+  }
+}
+
+template <class T>
+void step(const StepRow<T> &r) {
+  switch (r.v_in ? r.shape.nd : 0) {
+    case 0:
+      return step_nd<0, false>(r);
+    case 1:
+      return r.accelerate ? step_nd<1, true>(r) : step_nd<1, false>(r);
+    case 2:
+      return r.accelerate ? step_nd<2, true>(r) : step_nd<2, false>(r);
+    default:
+      return r.accelerate ? step_nd<3, true>(r) : step_nd<3, false>(r);
+  }
+}
+
+template <class T>
+void step_halo(const StepRow<T> &r, Strided<T> out) {
+  const RowShape<T> &s = r.shape;
+  T *rest = Scratch<T>(s).rest;  // rows for the components that the halo does not need
+  for (int i = 0; i < s.classes; ++i) {
+    T *const v_out[3] = {out.row + i * out.class_stride, rest, rest + s.columns};
+    T *const q_out[3] = {rest + 2 * s.columns, rest + 3 * s.columns, rest + 4 * s.columns};
+    if (s.nd == 2)
+      r.accelerate ? dual_step<2, true>(r, i, 0, s.columns, v_out, q_out)
+                   : dual_step<2, false>(r, i, 0, s.columns, v_out, q_out);
+    else
+      r.accelerate ? dual_step<3, true>(r, i, 0, s.columns, v_out, q_out)
+                   : dual_step<3, false>(r, i, 0, s.columns, v_out, q_out);
+  }
+}
+
+template <class T>
+void add(int64_t n, const T *in, T *out) {
+  for_columns<T>(0, n, [&](auto d, int64_t x) HWY_ATTR {
+    hn::StoreU(hn::Add(hn::LoadU(d, out + x), hn::LoadU(d, in + x)), d, out + x);
+  });
+}
+
+template <class T>
+T max_abs(int64_t n, const T *in) {
+  T result = 0;
+  for_columns<T>(0, n, [&](auto d, int64_t x) HWY_ATTR {
+    const auto a = hn::Abs(hn::LoadU(d, in + x));
+    const auto finite = hn::Le(a, hn::Set(d, std::numeric_limits<T>::max()));  // false for NaN
+    const auto safe = hn::IfThenElse(finite, a, hn::Set(d, std::numeric_limits<T>::infinity()));
+    result = HWY_MAX(result, hn::GetLane(hn::MaxOfLanes(d, safe)));
+  });
+  return result;
+}
+
+template <class T>
+T max_difference(int64_t n, const T *a, const T *b) {
+  T result = 0;
+  for_columns<T>(0, n, [&](auto d, int64_t x) HWY_ATTR {
+    const auto difference = hn::Abs(hn::Sub(hn::LoadU(d, a + x), hn::LoadU(d, b + x)));
+    result = HWY_MAX(result, hn::GetLane(hn::MaxOfLanes(d, difference)));
+  });
+  return result;
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace segprior::softmax
+HWY_AFTER_NAMESPACE();
+#endif
