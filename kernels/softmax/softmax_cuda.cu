@@ -1,0 +1,354 @@
+// Entropic softmax on CUDA: workspaces and the host loops. They only queue kernels: the progress of each
+// image, and with it the decision to skip the rest of its iterations, stays on the device.
+#include <algorithm>
+
+#include "kernels/common/cuda.h"
+#include "kernels/softmax/softmax_cuda.h"
+
+namespace segprior::softmax::cuda {
+
+namespace {
+
+template <class T>
+Inputs<T> inputs_of(const Problem &p, const Coefficients *coefficients) {
+  const auto array = [](const void *data) { return static_cast<const T *>(data); };
+  return {geometry_of<T>(p.grid),
+          p.tv,
+          p.accelerate,
+          p.volume != Volume::none,
+          p.iterations,
+          array(p.features),
+          array(p.edge),
+          p.edge_shared,
+          array(p.lower),
+          array(p.upper),
+          coefficients};
+}
+
+double sum_inverse_spacing(const Grid &grid, bool squared) {
+  double sum = 0;
+  for (int c = 0; c < grid.nd; ++c) {
+    const double inverse = grid.inv_spacing[grid.axes[c]];
+    sum += squared ? inverse * inverse : inverse;
+  }
+  return sum;
+}
+
+template <class T>
+void resolve_parameters(const Problem &p, Coefficients *out, cudaStream_t stream) {
+  resolve<T>({p.eps.device, p.lam.device, p.tau.device, p.eps.host, p.lam.host, p.tau.host, p.init_eps,
+              sum_inverse_spacing(p.grid, true), p.accelerate, p.tv},
+             out, stream);
+}
+
+int parts_of(const Problem &p) { return p.tv ? (p.accelerate ? 2 : 1) : 0; }
+int64_t dual_size(const Grid &g) { return g.batch * g.classes * g.nd * g.voxels(); }
+
+// ---- Forward ----
+
+template <class T>
+struct ForwardScratch {
+  Coefficients *coefficients;
+  Progress *progress;
+  unsigned *tickets;
+  double *partials, *restart, *residual, *volume_dual;
+  Normaliser<T> *old_u, *new_u;
+  T *duals;  // two iterates, unless every iterate is saved
+
+  ForwardScratch(const Problem &p, Arena &arena) {
+    const Grid &g = p.grid;
+    const int64_t chunks = ceil_div(g.voxels(), kThreads), sums = std::max(chunks, fused_partials(p));
+    coefficients = arena.take<Coefficients>(1);
+    progress = arena.take<Progress>(g.batch);
+    tickets = arena.take<unsigned>(g.batch);
+    partials = arena.take<double>(g.batch * std::max<int64_t>(g.classes, 3) * sums);
+    restart = arena.take<double>(p.accelerate && p.tv ? g.batch * sums : 0);
+    residual = arena.take<double>(g.batch * chunks);
+    const bool history = p.volume == Volume::none || p.checkpoint_interval > 0;
+    volume_dual = arena.take<double>(history ? 0 : 2 * g.batch * g.classes);
+    old_u = arena.take<Normaliser<T>>(g.batch * g.voxels());
+    new_u = arena.take<Normaliser<T>>(g.batch * g.voxels());
+    duals = arena.take<T>(p.checkpoint_interval == 1 ? 0 : 2 * parts_of(p) * dual_size(g));
+  }
+};
+
+template <class T>
+class Forward {
+ public:
+  Forward(const Problem &p, const Outputs &out, void *workspace, void *saved_memory, cudaStream_t stream)
+      : p_(p),
+        out_(out),
+        stream_(stream),
+        arena_(workspace),
+        saved_arena_(saved_memory),
+        scratch_(p, arena_),
+        saved_(carve_saved<T>(p, saved_arena_)),
+        in_(inputs_of<T>(p, scratch_.coefficients)) {
+    iterates_ = {saved_.slots, scratch_.duals,        dual_size(p.grid),
+                 parts_of(p),  p.checkpoint_interval, p.iterations};
+    const bool history = p.checkpoint_interval > 0;
+    f_ = {history ? saved_.volume_dual : scratch_.volume_dual, history ? p.iterations + 1 : 2, per_class()};
+  }
+
+  void run() {
+    resolve_parameters<T>(p_, scratch_.coefficients, stream_);
+    start<T>(in_,
+             {static_cast<const T *>(p_.init_tv), static_cast<const T *>(p_.init_volume), iterates_.dual(0),
+              f_.at(0), scratch_.partials, scratch_.progress, momentum_of_step(0), scratch_.tickets,
+              sum_inverse_spacing(p_.grid, false)},
+             stream_);
+    for (int t = 0; t < p_.iterations; ++t) iterate(t);
+    finish<T>(in_,
+              {static_cast<T *>(out_.u), static_cast<T *>(out_.tv_dual), static_cast<T *>(out_.volume_dual),
+               out_.info, saved_.iterations, saved_.status, iterates_, f_, scratch_.progress},
+              stream_);
+  }
+
+ private:
+  int64_t per_class() const { return p_.grid.batch * p_.grid.classes; }
+  double *momentum_of_step(int t) const {
+    return saved_.momentum && t < p_.iterations ? saved_.momentum + t * p_.grid.batch : nullptr;
+  }
+
+  // Whether iteration t ends with a residual. Without a tolerance it only serves the report.
+  bool checks(int t) const {
+    if (p_.tolerance > 0) return is_check(t, p_.iterations, p_.check_interval);
+    return out_.info && t + 1 == p_.iterations;
+  }
+
+  void iterate(int t) {
+    const Gate gate{scratch_.progress, nullptr, nullptr, t};
+    const Step<T> step{gate,
+                       t,
+                       iterates_.dual(t),
+                       iterates_.dual(t + 1),
+                       f_.at(t),
+                       f_.at(t + 1),
+                       saved_.log_mass ? saved_.log_mass + t * per_class() : nullptr,
+                       scratch_.partials};
+    const int64_t fused = fused_partials(p_);
+    const bool check = checks(t);
+    const Finish end{scratch_.progress,
+                     momentum_of_step(t + 1),
+                     scratch_.restart,
+                     check ? scratch_.residual : nullptr,
+                     fused > 0 ? fused : in_.g.chunks,
+                     in_.g.chunks,
+                     t,
+                     p_.iterations,
+                     p_.accelerate,
+                     p_.tolerance};
+    if (fused > 0) {
+      fused_step<T>(p_.grid, in_, step, end, !check, scratch_.tickets, stream_);
+    } else {
+      if (p_.tv) {
+        normalise<T>(in_, gate, t, step.from.v, step.f, scratch_.old_u, stream_);
+        update_dual<T>(in_, step, scratch_.old_u, scratch_.restart, stream_);
+      }
+      if (in_.has_volume) update_volume<T>(in_, step, stream_);
+    }
+    if (check) {
+      if (fused > 0 || !p_.tv) normalise<T>(in_, gate, t, step.from.v, step.f, scratch_.old_u, stream_);
+      normalise<T>(in_, gate, t + 1, step.to.v, step.f_next, scratch_.new_u, stream_);
+      residual<T>(in_, step, scratch_.old_u, scratch_.new_u, scratch_.residual, stream_);
+    }
+    if (check || fused == 0) advance_images<T>(in_, end, stream_);
+  }
+
+  const Problem &p_;
+  const Outputs &out_;
+  const cudaStream_t stream_;
+  Arena arena_, saved_arena_;
+  const ForwardScratch<T> scratch_;
+  const Saved<T> saved_;
+  const Inputs<T> in_;
+  Iterates<T> iterates_;
+  VolumeDuals f_;
+};
+
+// ---- Backward ----
+
+template <class T>
+struct BackwardScratch {
+  Coefficients *coefficients;
+  Adjoint<T> adjoint{};
+  // Iterates between two checkpoints, recomputed; q only of the last two.
+  T *v, *q;
+  Normaliser<T> *normalisers;
+
+  BackwardScratch(const Problem &p, Arena &arena) {
+    const Grid &g = p.grid;
+    coefficients = arena.take<Coefficients>(1);
+    v = q = nullptr;
+    normalisers = nullptr;
+    if (p.checkpoint_interval == 0) return;  // only Mode::last
+    const int64_t scalars = g.batch * g.classes * g.voxels(), chunks = ceil_div(g.voxels(), kThreads);
+    const int64_t per_class = p.volume == Volume::none ? 0 : g.batch * g.classes;
+    adjoint.u = arena.take<T>(scalars);
+    adjoint.grad_logits = arena.take<T>(scalars);
+    for (double **partials :
+         {&adjoint.eps_partials, &adjoint.start_partials, &adjoint.tau_partials, &adjoint.lam_partials})
+      *partials = arena.take<double>(g.batch * chunks);
+    adjoint.mass_partials = arena.take<double>(per_class * chunks);
+    for (double **sums :
+         {&adjoint.f_bar, &adjoint.w_bar, &adjoint.lower_bar, &adjoint.upper_bar, &adjoint.eps_bar})
+      *sums = arena.take<double>(per_class);
+    if (!p.tv) return;
+    adjoint.grad_y = arena.take<T>(dual_size(g));
+    adjoint.grad_v = arena.take<T>(p.accelerate ? dual_size(g) : 0);
+    adjoint.grad_bound = arena.take<T>(g.batch * g.voxels());
+    const int64_t between = std::min(p.checkpoint_interval, p.iterations) - 1;
+    if (between < 1) return;
+    v = arena.take<T>(between * dual_size(g));
+    q = arena.take<T>(p.accelerate && between > 1 ? 2 * dual_size(g) : 0);
+    normalisers = arena.take<Normaliser<T>>(g.batch * g.voxels());
+  }
+};
+
+template <class T>
+class Backward {
+ public:
+  Backward(const Problem &p, const T *grad_u, const Grads &grads, void *workspace, const void *saved_memory,
+           cudaStream_t stream)
+      : p_(p),
+        grads_(grads),
+        stream_(stream),
+        arena_(workspace),
+        saved_arena_(const_cast<void *>(saved_memory)),
+        scratch_(p, arena_),
+        saved_(carve_saved<T>(p, saved_arena_)),
+        in_(inputs_of<T>(p, scratch_.coefficients)),
+        adjoint_(scratch_.adjoint) {
+    adjoint_.iterations = saved_.iterations;
+    adjoint_.status = saved_.status;
+    adjoint_.f = saved_.volume_dual;
+    adjoint_.log_mass = saved_.log_mass;
+    adjoint_.momentum = saved_.momentum;
+    adjoint_.final_v = p.tv ? saved_.slot(saved_.checkpoints) : nullptr;
+    adjoint_.grad_u = grad_u;
+    adjoint_.grad_features = static_cast<T *>(grads.features);
+    if (!grads.tv_lam && !grads.tv_edge) adjoint_.grad_bound = nullptr;
+  }
+
+  void run() {
+    resolve_parameters<T>(p_, scratch_.coefficients, stream_);
+    adjoint_clear<T>(in_, adjoint_, grads_.accumulate, stream_);
+    adjoint_final_u<T>(in_, adjoint_, stream_);
+    const int n = p_.checkpoint_interval;
+    for (int64_t k = saved_.checkpoints - 1; k >= 0; --k) {
+      const int begin = static_cast<int>(k * n), end = std::min(begin + n, p_.iterations);
+      for (int t = begin; p_.tv && t + 1 < end; ++t) recompute(t);
+      for (int t = end - 1; t >= begin; --t) adjoint_step<T>(in_, adjoint_, t, v_at(t), v_at(t + 1), stream_);
+    }
+    adjoint_start<T>(in_, adjoint_, stream_);
+    const auto output = [](void *data) { return static_cast<T *>(data); };
+    adjoint_outputs<T>(
+        in_, adjoint_,
+        {output(grads_.eps), output(grads_.init_eps), output(grads_.tv_lam), output(grads_.tv_tau),
+         output(grads_.tv_edge), output(grads_.volume_lower), output(grads_.volume_upper), grads_.accumulate,
+         p_.init_eps > 0, p_.tv && !p_.tau.device && p_.tau.host == 0,
+         default_tau_slope(sum_inverse_spacing(p_.grid, true), p_.accelerate)},
+        stream_);
+  }
+
+ private:
+  // v after t iterations, in images that did more than t.
+  T *v_at(int t) const {
+    if (!p_.tv) return nullptr;
+    const int n = p_.checkpoint_interval;
+    return t % n == 0 ? saved_.slot(t / n) : scratch_.v + (t % n - 1) * dual_size(p_.grid);
+  }
+  T *q_at(int t) const {
+    if (!p_.accelerate) return nullptr;
+    if (t % p_.checkpoint_interval == 0) return saved_.slot(t / p_.checkpoint_interval, 1);
+    return scratch_.q ? scratch_.q + t % 2 * dual_size(p_.grid) : nullptr;
+  }
+
+  // Iterate t + 1 from iterate t, both inside a segment.
+  void recompute(int t) {
+    const Gate gate{nullptr, saved_.iterations, saved_.momentum, t};
+    const double *f = saved_.volume_dual ? saved_.volume_dual + t * p_.grid.batch * p_.grid.classes : nullptr;
+    const Step<T> step{gate, t, {v_at(t), q_at(t)}, {v_at(t + 1), q_at(t + 1)}, f, nullptr, nullptr, nullptr};
+    normalise<T>(in_, gate, t, step.from.v, f, scratch_.normalisers, stream_);
+    update_dual<T>(in_, step, scratch_.normalisers, nullptr, stream_);
+  }
+
+  const Problem &p_;
+  const Grads &grads_;
+  const cudaStream_t stream_;
+  Arena arena_, saved_arena_;
+  const BackwardScratch<T> scratch_;
+  const Saved<T> saved_;
+  const Inputs<T> in_;
+  Adjoint<T> adjoint_;
+};
+
+template <class T>
+void backward_last(const Problem &p, const T *u, const T *grad_u, const Grads &grads, void *workspace,
+                   cudaStream_t stream) {
+  if (!grads.features) return;
+  Arena arena(workspace);
+  const BackwardScratch<T> scratch(p, arena);
+  resolve_parameters<T>(p, scratch.coefficients, stream);
+  last_softmax<T>(inputs_of<T>(p, scratch.coefficients), u, grad_u, static_cast<T *>(grads.features),
+                  grads.accumulate, stream);
+}
+
+// ---- The backend ----
+
+// Calls f with a null pointer of the problem's type.
+template <class F>
+auto with_type(const Problem &p, F f) {
+  return p.dtype == DType::f32 ? f(static_cast<float *>(nullptr)) : f(static_cast<double *>(nullptr));
+}
+
+bool empty(const Problem &p) { return p.grid.batch == 0 || p.grid.voxels() == 0; }
+
+size_t forward_workspace(const Problem &p, int) {
+  return with_type(p, [&](auto *type) {
+    Arena arena;
+    ForwardScratch<std::remove_pointer_t<decltype(type)>>(p, arena);
+    return arena.used();
+  });
+}
+
+size_t backward_workspace(const Problem &p, int) {
+  return with_type(p, [&](auto *type) {
+    Arena arena;
+    BackwardScratch<std::remove_pointer_t<decltype(type)>>(p, arena);
+    return arena.used();
+  });
+}
+
+void forward(const Problem &p, const Outputs &out, void *workspace, void *saved, int, void *stream) {
+  if (empty(p)) return;
+  with_type(p, [&](auto *type) {
+    Forward<std::remove_pointer_t<decltype(type)>>(p, out, workspace, saved,
+                                                   static_cast<cudaStream_t>(stream))
+        .run();
+  });
+}
+
+void backward(const Problem &p, Mode mode, const void *u, const void *grad_u, const Grads &grads,
+              void *workspace, const void *saved, int, void *stream) {
+  if (empty(p)) return;
+  with_type(p, [&](auto *type) {
+    using T = std::remove_pointer_t<decltype(type)>;
+    const T *grad = static_cast<const T *>(grad_u);
+    const auto queue = static_cast<cudaStream_t>(stream);
+    if (mode == Mode::last)
+      backward_last(p, static_cast<const T *>(u), grad, grads, workspace, queue);
+    else
+      Backward<T>(p, grad, grads, workspace, saved, queue).run();
+  });
+}
+
+}  // namespace
+
+}  // namespace segprior::softmax::cuda
+
+namespace segprior::softmax {
+
+const Backend kCuda{cuda::forward_workspace, cuda::backward_workspace, cuda::forward, cuda::backward};
+
+}  // namespace segprior::softmax
