@@ -127,7 +127,12 @@ class Image {
     s.q.assign(p_.tv ? classes_ * nd_ * voxels_ : 0, 0.0);
     s.f.assign(classes_, 0.0);
     if (p_.tv && !p_.init_tv.empty())
-      std::copy_n(&p_.init_tv[b_ * classes_ * nd_ * voxels_], s.q.size(), s.q.begin());
+      for (int64_t k = 0; k < classes_ * nd_ * voxels_; ++k) {
+        // A component at the far border points out of the grid: it belongs to no difference and counts as 0.
+        const int axis = static_cast<int>(k / voxels_ % nd_);
+        const int64_t n = p_.spatial[axis], along = k % voxels_ / stride_of(p_, axis) % n;
+        s.q[k] = along + 1 < n ? p_.init_tv[b_ * classes_ * nd_ * voxels_ + k] : 0;
+      }
     if (p_.volume != Volume::none)
       for (int64_t i = 0; i < classes_; ++i) {
         if (!p_.init_volume.empty()) s.f[i] = p_.init_volume[b_ * classes_ + i];
@@ -143,6 +148,7 @@ class Image {
     step.y.resize(from.v.size());
     q.resize(from.v.size());
     Array slope(nd_ * voxels_);
+    const double smallest = p_.spacing.empty() ? 1 : *std::min_element(p_.spacing.begin(), p_.spacing.end());
     for (int64_t i = 0; i < classes_; ++i) {
       gradient(p_, &from.u[i * voxels_], slope.data());
       for (int64_t x = 0; x < voxels_; ++x) {
@@ -156,8 +162,10 @@ class Image {
         }
         norm = std::sqrt(norm);
         const double b = p_.lam * edge(x);
-        if (b > 0 && moves)
-          result_.margins.projection = std::min(result_.margins.projection, std::fabs(norm - b) / (norm + b));
+        // With b = 0 only the direction of y matters; it is lost where y is rounding noise.
+        const double scale = b > 0 ? norm + b : p_.step() / smallest;
+        if (moves)
+          result_.margins.projection = std::min(result_.margins.projection, std::fabs(norm - b) / scale);
         for (int d = 0; d < nd_; ++d) {
           const int64_t at = (i * nd_ + d) * voxels_ + x;
           q[at] = norm <= b ? step.y[at] : step.y[at] * (b / norm);
@@ -213,12 +221,13 @@ class Image {
   void iterate(Trace &trace) {
     const int total = p_.iterations;
     double theta = 1;
+    const bool accelerate = p_.accelerate && p_.tv;  // the momentum is that of q
     bool restart = false, last = total == 1;
     for (int t = 0; t < total; ++t) {
       const Iterate &from = trace.iterates.back();
       Iterate to;
       Step step;
-      if (p_.accelerate && !last) {
+      if (accelerate && !last) {
         if (restart) theta = 1;
         const double next = (1 + std::sqrt(1 + 4 * theta * theta)) / 2;
         step.beta = (theta - 1) / next;
@@ -228,7 +237,7 @@ class Image {
         tv_step(from, step, to.q);
         to.v = to.q;
         for (size_t k = 0; k < to.v.size(); ++k) to.v[k] += step.beta * (to.q[k] - from.q[k]);
-        if (p_.accelerate) restart = uphill(from, to);
+        if (accelerate) restart = uphill(from, to);
       }
       to.f = from.f;
       if (p_.volume != Volume::none) volume_step(to.v, from.f, step, to.f);
@@ -249,7 +258,7 @@ class Image {
         reached = residual < p_.tolerance;
         if (reached && trace.status == iteration_cap) trace.status = converged;
       }
-      if (last || (reached && !p_.accelerate)) break;
+      if (last || (reached && !accelerate)) break;
       last = reached || t + 2 == total;
     }
   }

@@ -47,7 +47,7 @@ struct Problem {
 // How close the run came to a point where the map is not smooth or a decision flips. Comparisons of another
 // precision are only meaningful where these are larger than its errors. Relative numbers; 1 if none was met.
 struct Margins {
-  double projection = 1;  // | |y| - b | / (|y| + b)
+  double projection = 1;  // | |y| - b | / (|y| + b); where b = 0: |y| / (tau / h)
   double restart = 1;     // |<v - q', q' - q>| / sum of the |terms|
   double stop = 1;        // |residual - tolerance| / tolerance
   double bound = 1;       // distance of a volume dual from the switch of its active bound, over eps
