@@ -7,79 +7,15 @@
 // repeated, because the volume duals and momenta of all iterations are stored. Derivation: softmax.md.
 #include <algorithm>
 
-#include "kernels/softmax/softmax_cpu.h"
+#include "kernels/softmax/softmax_cpu_grads.h"
 
 namespace segprior::softmax {
 namespace {
 
-// Gradients of one image's scalars, summed over its voxels and iterations; added over the batch at the end.
-struct ScalarGrads {
-  double eps, init_eps, lam, tau;
-};
-
-template <class T>
-struct Buffers {
-  Params *params;
-  SweepBuffers<T> sweep;
-  T *logits, *u, *grad_logits;    // [I, J]: z_t+1, u_t, R
-  T *grad_y, *grad_v;             // [I, nd, J]; grad_v when accelerated
-  Iterate<T> *between;            // [interval]: iterates of a segment, recomputed
-  double *sums;                   // [slices][classes]
-  double *slice_eps, *slice_tau;  // [slices]
-  double *grad_f;                 // [classes]
-  T *grad_w, *shift, *change;     // [classes]
-
-  static Buffers carve(const Problem &p, int threads, Arena &arena) {
-    const Grid &g = p.grid;
-    const int64_t plane = g.classes * g.voxels(), dual = p.tv ? plane * g.nd : 0;
-    Buffers b{};
-    b.params = arena.take<Params>(1);
-    b.sweep = SweepBuffers<T>::carve(p, threads, arena);
-    b.logits = arena.take<T>(plane);
-    b.u = arena.take<T>(plane);
-    b.grad_logits = arena.take<T>(plane);
-    b.grad_y = arena.take<T>(dual);
-    b.grad_v = arena.take<T>(p.accelerate ? dual : 0);
-    const int64_t between = p.tv ? std::min(p.checkpoint_interval, p.iterations) : 0;
-    b.between = arena.take<Iterate<T>>(between);
-    for (int64_t k = 1; k < between; ++k) {
-      const Iterate<T> iterate{arena.take<T>(dual), arena.take<T>(p.accelerate ? dual : 0)};
-      if (b.between) b.between[k] = iterate;
-    }
-    b.sums = arena.take<double>(g.extent[0] * g.classes);
-    b.slice_eps = arena.take<double>(g.extent[0]);
-    b.slice_tau = arena.take<double>(g.extent[0]);
-    b.grad_f = arena.take<double>(g.classes);
-    b.grad_w = arena.take<T>(g.classes);
-    b.shift = arena.take<T>(g.classes);
-    b.change = arena.take<T>(g.classes);
-    return b;
-  }
-};
-
-template <class T>
-struct Workspace {
-  ScalarGrads *scalars;  // [B]
-  T *grad_bound;         // [B, J] sum over classes and iterations of the gradient of lam e
-  Buffers<T> mine;
-
-  static Workspace carve(const Problem &p, int threads, int team_index, Arena &arena) {
-    const int64_t images = p.grid.batch;
-    Workspace w{};
-    w.scalars = arena.take<ScalarGrads>(images);
-    w.grad_bound = arena.take<T>(p.tv ? images * p.grid.voxels() : 0);
-    for (int k = 0; k < team_count(threads, images); ++k) {
-      const Buffers<T> b = Buffers<T>::carve(p, team_size(threads, images), arena);
-      if (k == team_index) w.mine = b;
-    }
-    return w;
-  }
-};
-
 template <class T>
 class Backward {
  public:
-  Backward(const Problem &p, const T *grad_u, const Grads &grads, const Workspace<T> &workspace,
+  Backward(const Problem &p, const T *grad_u, const Grads &grads, const BackwardWorkspace<T> &workspace,
            const Saved<T> &saved, const Team &team, int64_t b)
       : p_(p),
         grads_(grads),
@@ -379,7 +315,7 @@ class Backward {
 
   const Problem &p_;
   const Grads &grads_;
-  const Buffers<T> &buffers_;
+  const BackwardBuffers<T> &buffers_;
   const Saved<T> &saved_;
   const Team team_;
   const int64_t b_;
@@ -392,49 +328,12 @@ class Backward {
   double bound_grads_[2][kMaxClasses] = {};  // upper (or equality), lower; rank 0's are used
 };
 
-template <class T>
-void add_scalar(void *grad, bool accumulate, double value) {
-  if (!grad) return;
-  T &out = *static_cast<T *>(grad);
-  out = static_cast<T>(value + (accumulate ? out : 0));
-}
-
-// Sums over the batch, in order; lam e is the bound, so its gradient splits into lam's and e's.
-template <class T>
-void finish_batch(const Problem &p, const Grads &grads, const Workspace<T> &w) {
-  const Params params = read_params<T>(p);
-  ScalarGrads sum{};
-  for (int64_t b = 0; b < p.grid.batch; ++b) {
-    sum.eps += w.scalars[b].eps;
-    sum.init_eps += w.scalars[b].init_eps;
-    sum.lam += w.scalars[b].lam;
-    sum.tau += w.scalars[b].tau;
-  }
-  if (p.tv && default_tau(p)) sum.eps += sum.tau * default_tau_slope(spacing_sum(p.grid, 2), p.accelerate);
-  if (!(p.init_eps > 0)) sum.eps += sum.init_eps;
-  add_scalar<T>(grads.eps, grads.accumulate, sum.eps);
-  add_scalar<T>(grads.init_eps, grads.accumulate, sum.init_eps);
-  add_scalar<T>(grads.tv_lam, grads.accumulate, sum.lam);
-  add_scalar<T>(grads.tv_tau, grads.accumulate, sum.tau);
-  if (!grads.tv_edge) return;
-  const int64_t voxels = p.grid.voxels(), fields = p.edge_shared ? 1 : p.grid.batch;
-  const int64_t images = p.edge_shared ? p.grid.batch : 1;
-  T *out = static_cast<T *>(grads.tv_edge);
-  for (int64_t k = 0; k < fields; ++k)
-    for (int64_t x = 0; x < voxels; ++x) {
-      double total = 0;
-      for (int64_t b = 0; b < images; ++b) total += w.grad_bound[(k + b) * voxels + x];
-      T &grad = out[k * voxels + x];
-      grad = static_cast<T>(params.lam * total + (grads.accumulate ? grad : 0));
-    }
-}
-
 }  // namespace
 
 template <class T>
 size_t backward_workspace(const Problem &p, int threads) {
   Arena arena;
-  Workspace<T>::carve(p, threads, 0, arena);
+  BackwardWorkspace<T>::carve(p, threads, 0, arena);
   return arena.used();
 }
 
@@ -445,35 +344,11 @@ void backward_unrolled(const Problem &p, const void *grad_u, const Grads &grads,
   const Saved<T> saved = carve_saved<T>(p, saved_arena);
   for_images(threads, p.grid.batch, [&](const Team &team, int team_index, int64_t b) {
     Arena arena(workspace);
-    const Workspace<T> mine = Workspace<T>::carve(p, threads, team_index, arena);
+    const BackwardWorkspace<T> mine = BackwardWorkspace<T>::carve(p, threads, team_index, arena);
     Backward<T>(p, static_cast<const T *>(grad_u), grads, mine, saved, team, b).run();
   });
   Arena arena(workspace);
-  finish_batch<T>(p, grads, Workspace<T>::carve(p, threads, 0, arena));
-}
-
-// grad_features = u (grad_u - <grad_u, u>) / eps: the duals are constants.
-template <class T>
-void backward_last(const Problem &p, const void *u, const void *grad_u, const Grads &grads, int threads) {
-  if (!grads.features) return;
-  const Grid &g = p.grid;
-  const double eps = read_scalar<T>(p.eps);
-  const int64_t voxels = g.voxels(), chunk = 4096, chunks = (voxels + chunk - 1) / chunk;
-#pragma omp parallel for num_threads(threads) schedule(static)
-  for (int64_t job = 0; job < g.batch * chunks; ++job) {
-    const int64_t base = job / chunks * g.classes * voxels, begin = job % chunks * chunk;
-    const T *prob = static_cast<const T *>(u) + base, *grad = static_cast<const T *>(grad_u) + base;
-    T *out = static_cast<T *>(grads.features) + base;
-    for (int64_t x = begin; x < std::min(begin + chunk, voxels); ++x) {
-      T dot = 0;
-      for (int64_t i = 0; i < g.classes; ++i) dot += prob[i * voxels + x] * grad[i * voxels + x];
-      for (int64_t i = 0; i < g.classes; ++i) {
-        const int64_t at = i * voxels + x;
-        const T value = prob[at] * (grad[at] - dot) * static_cast<T>(1 / eps);
-        out[at] = grads.accumulate ? out[at] + value : value;
-      }
-    }
-  }
+  finish_batch<T>(p, grads, BackwardWorkspace<T>::carve(p, threads, 0, arena));
 }
 
 template size_t backward_workspace<float>(const Problem &, int);
@@ -482,7 +357,5 @@ template void backward_unrolled<float>(const Problem &, const void *, const Grad
                                        int);
 template void backward_unrolled<double>(const Problem &, const void *, const Grads &, void *, const void *,
                                         int);
-template void backward_last<float>(const Problem &, const void *, const void *, const Grads &, int);
-template void backward_last<double>(const Problem &, const void *, const void *, const Grads &, int);
 
 }  // namespace segprior::softmax
