@@ -62,7 +62,7 @@ struct ForwardScratch {
     progress = arena.take<Progress>(g.batch);
     tickets = arena.take<unsigned>(g.batch);
     partials = arena.take<double>(g.batch * std::max<int64_t>(g.classes, 3) * sums);
-    restart = arena.take<double>(p.accelerate && p.tv ? g.batch * sums : 0);
+    restart = arena.take<double>(p.accelerate ? g.batch * sums : 0);
     residual = arena.take<double>(g.batch * chunks);
     const bool history = p.volume == Volume::none || p.checkpoint_interval > 0;
     volume_dual = arena.take<double>(history ? 0 : 2 * g.batch * g.classes);

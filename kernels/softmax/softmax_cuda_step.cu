@@ -133,7 +133,9 @@ __global__ void __launch_bounds__(kThreads)
 
 // One block per image.
 __global__ void __launch_bounds__(kThreads) advance_kernel(Finish finish) {
-  if (finish.progress[blockIdx.x].running) finish_image(finish, blockIdx.x);
+  const bool running = finish.progress[blockIdx.x].running;
+  __syncthreads();  // read by all before thread 0 changes it
+  if (running) finish_image(finish, blockIdx.x);
 }
 
 }  // namespace
