@@ -53,9 +53,9 @@ segprior_softmax_opts read_opts(const segprior_softmax_opts *given, bool eps_giv
   require(o.init_eps >= 0 && std::isfinite(o.init_eps), "init_eps", o.init_eps, ">= 0 and finite");
   require(lam_given || (o.tv_lam >= 0 && std::isfinite(o.tv_lam)), "tv_lam", o.tv_lam, ">= 0 and finite");
   require(tau_given || (o.tv_tau >= 0 && std::isfinite(o.tv_tau)), "tv_tau", o.tv_tau, ">= 0 and finite");
+  constexpr const char *kSpacing[3] = {"spacing[0]", "spacing[1]", "spacing[2]"};
   for (int d = 0; d < 3; ++d)
-    require(o.spacing[d] > 0 && std::isfinite(o.spacing[d]), ("spacing[" + std::to_string(d) + "]").c_str(),
-            o.spacing[d], "> 0 and finite");
+    require(o.spacing[d] > 0 && std::isfinite(o.spacing[d]), kSpacing[d], o.spacing[d], "> 0 and finite");
   return o;
 }
 
@@ -76,10 +76,15 @@ Grid read_grid(const segprior_tensor &features, const segprior_softmax_opts &o) 
   return g;
 }
 
-std::vector<int64_t> shape_of(const segprior_tensor &features, std::vector<int64_t> head) {
-  head.insert(head.end(), features.shape + 2, features.shape + features.ndim);
-  return head;
+// The shape [head..., *S].
+Shape shape_of(const segprior_tensor &features, std::initializer_list<int64_t> head, bool with_space = true) {
+  Shape shape{{}, 0};
+  for (int64_t extent : head) shape.extent[shape.ndim++] = extent;
+  for (int k = 2; with_space && k < features.ndim; ++k) shape.extent[shape.ndim++] = features.shape[k];
+  return shape;
 }
+
+constexpr Shape kOne{{1}, 1};
 
 // The checked arguments that forward, backward and the size queries have in common.
 struct Call {
@@ -87,7 +92,7 @@ struct Call {
   segprior_softmax_inputs inputs;
   Problem problem;
   Arguments arguments;
-  std::vector<int64_t> field, dual, per_class;  // shapes [B, I, *S], [B, I, nd, *S], [B, I]
+  Shape field, dual, per_class;  // shapes [B, I, *S], [B, I, nd, *S], [B, I]
 
   Call(const segprior_context &context, const segprior_softmax_opts *opts_in,
        const segprior_softmax_inputs *inputs_in, bool sizes_only)
@@ -105,7 +110,7 @@ struct Call {
     p.grid = read_grid(o, opts);
     field = shape_of(o, {p.grid.batch, p.grid.classes});
     dual = shape_of(o, {p.grid.batch, p.grid.classes, p.grid.nd});
-    per_class = {p.grid.batch, p.grid.classes};
+    per_class = shape_of(o, {p.grid.batch, p.grid.classes}, false);
     p.dtype = o.dtype == SEGPRIOR_FLOAT32 ? DType::f32 : DType::f64;
     p.iterations = opts.iterations;
     p.check_interval = opts.check_interval;
@@ -122,9 +127,9 @@ struct Call {
  private:
   void read_inputs() {
     Problem &p = problem;
-    p.eps = {arguments.input("inputs.eps", inputs.eps, {1}), opts.eps};
-    p.lam = {arguments.input("inputs.tv_lam", inputs.tv_lam, {1}), opts.tv_lam};
-    p.tau = {arguments.input("inputs.tv_tau", inputs.tv_tau, {1}), opts.tv_tau};
+    p.eps = {arguments.input("inputs.eps", inputs.eps, kOne), opts.eps};
+    p.lam = {arguments.input("inputs.tv_lam", inputs.tv_lam, kOne), opts.tv_lam};
+    p.tau = {arguments.input("inputs.tv_tau", inputs.tv_tau, kOne), opts.tv_tau};
     // A size query has no data to point at, but must see that the step is not the default one.
     if (inputs.tv_tau && !p.tau.device) p.tau.host = 1;
     needs("inputs.tv_lam", inputs.tv_lam, p.tv, "opts.tv = 1");
@@ -155,7 +160,7 @@ struct Call {
   }
 
  public:
-  std::vector<int64_t> edge_shape() const {
+  Shape edge_shape() const {
     return shape_of(*inputs.features, {problem.edge_shared ? 1 : problem.grid.batch});
   }
 
@@ -213,10 +218,10 @@ Grads read_grads(Call &call, const segprior_softmax_grads *given) {
   Grads out{};
   out.accumulate = call.opts.accumulate == 1;
   out.features = a.output("grads.features", g.features, call.field);
-  out.eps = a.output("grads.eps", g.eps, {1});
-  out.init_eps = a.output("grads.init_eps", g.init_eps, {1});
-  out.tv_lam = a.output("grads.tv_lam", g.tv_lam, {1});
-  out.tv_tau = a.output("grads.tv_tau", g.tv_tau, {1});
+  out.eps = a.output("grads.eps", g.eps, kOne);
+  out.init_eps = a.output("grads.init_eps", g.init_eps, kOne);
+  out.tv_lam = a.output("grads.tv_lam", g.tv_lam, kOne);
+  out.tv_tau = a.output("grads.tv_tau", g.tv_tau, kOne);
   if (g.tv_edge) out.tv_edge = a.output("grads.tv_edge", g.tv_edge, call.edge_shape());
   out.volume_lower = a.output("grads.volume_lower", g.volume_lower, call.per_class);
   out.volume_upper = g.volume ? a.output("grads.volume", g.volume, call.per_class)

@@ -2,15 +2,20 @@
 #include "capi/tensor.h"
 
 #include <algorithm>
+#include <iterator>
 
 #include "capi/device.h"
 
 namespace segprior {
 
-std::string shape_text(const std::vector<int64_t> &shape) {
+std::string Shape::text() const {
   std::string text = "[";
-  for (size_t k = 0; k < shape.size(); ++k) text += (k ? ", " : "") + std::to_string(shape[k]);
+  for (int k = 0; k < ndim; ++k) text += (k ? ", " : "") + std::to_string(extent[k]);
   return text + "]";
+}
+
+bool Shape::operator==(const Shape &other) const {
+  return ndim == other.ndim && std::equal(begin(), end(), other.extent);
 }
 
 void reject(segprior_status status, const std::string &text) { throw Error(status, text); }
@@ -41,13 +46,12 @@ const void *Arguments::lead(const char *name, const segprior_tensor *tensor, int
   return check(name, tensor, nullptr, true, false);
 }
 
-const void *Arguments::input(const char *name, const segprior_tensor *tensor,
-                             const std::vector<int64_t> &shape, bool required) {
+const void *Arguments::input(const char *name, const segprior_tensor *tensor, const Shape &shape,
+                             bool required) {
   return check(name, tensor, &shape, required, false);
 }
 
-void *Arguments::output(const char *name, const segprior_tensor *tensor, const std::vector<int64_t> &shape,
-                        bool required) {
+void *Arguments::output(const char *name, const segprior_tensor *tensor, const Shape &shape, bool required) {
   return check(name, tensor, &shape, required, true);
 }
 
@@ -61,49 +65,49 @@ void *Arguments::output_bytes(const char *name, void *data, size_t bytes, size_t
   return data;
 }
 
-void *Arguments::check(const char *name, const segprior_tensor *tensor, const std::vector<int64_t> *shape,
-                       bool required, bool written) {
+void *Arguments::check(const char *name, const segprior_tensor *tensor, const Shape *shape, bool required,
+                       bool written) {
+  // Built only for an error.
+  const auto complain = [&](segprior_status status, const std::string &what) { reject(status, name + what); };
   if (!tensor) {
-    if (required) reject(SEGPRIOR_ERROR_NULL_POINTER, std::string(name) + " is NULL");
+    if (required) complain(SEGPRIOR_ERROR_NULL_POINTER, " is NULL");
     return nullptr;
   }
-  const std::string label = name;
-  if (tensor->dtype != dtype_)
-    reject(SEGPRIOR_ERROR_DTYPE, label + ": dtype = " + std::to_string(tensor->dtype) +
-                                     " must be the features' dtype " + std::to_string(dtype_));
-  if (tensor->device.type != context_.device.type || tensor->device.index != context_.device.index)
-    reject(SEGPRIOR_ERROR_DEVICE, label + ": device " + device_text(tensor->device) +
-                                      " must be the context's device " + device_text(context_.device));
-  if (tensor->ndim < 0 || tensor->ndim > SEGPRIOR_MAX_NDIM)
-    reject(SEGPRIOR_ERROR_SHAPE, label + ": ndim = " + std::to_string(tensor->ndim) + " must be 0 to 8");
-  if (tensor->ndim > 0 && !tensor->shape) reject(SEGPRIOR_ERROR_NULL_POINTER, label + ".shape is NULL");
-  const std::vector<int64_t> given(tensor->shape, tensor->shape + tensor->ndim);
-  for (int64_t extent : given)
-    if (extent < 0)
-      reject(SEGPRIOR_ERROR_SHAPE, label + ": shape " + shape_text(given) + " has a negative extent");
-  if (shape && given != *shape)
-    reject(SEGPRIOR_ERROR_SHAPE, label + ": shape " + shape_text(given) + " must be " + shape_text(*shape));
+  const segprior_tensor &t = *tensor;
+  if (t.dtype != dtype_)
+    complain(SEGPRIOR_ERROR_DTYPE, ": dtype = " + std::to_string(t.dtype) + " must be the features' dtype " +
+                                       std::to_string(dtype_));
+  if (t.device.type != context_.device.type || t.device.index != context_.device.index)
+    complain(SEGPRIOR_ERROR_DEVICE, ": device " + device_text(t.device) + " must be the context's device " +
+                                        device_text(context_.device));
+  if (t.ndim < 0 || t.ndim > SEGPRIOR_MAX_NDIM)
+    complain(SEGPRIOR_ERROR_SHAPE, ": ndim = " + std::to_string(t.ndim) + " must be 0 to 8");
+  if (t.ndim > 0 && !t.shape) complain(SEGPRIOR_ERROR_NULL_POINTER, ".shape is NULL");
+  Shape given{{}, t.ndim};
+  std::copy_n(t.shape, t.ndim, given.extent);
+  if (std::any_of(given.begin(), given.end(), [](int64_t extent) { return extent < 0; }))
+    complain(SEGPRIOR_ERROR_SHAPE, ": shape " + given.text() + " has a negative extent");
+  if (shape && !(given == *shape))
+    complain(SEGPRIOR_ERROR_SHAPE, ": shape " + given.text() + " must be " + shape->text());
   // Zero extents first: an empty tensor has 0 bytes however large the others are.
   const bool empty = std::find(given.begin(), given.end(), 0) != given.end();
   size_t bytes = empty ? 0 : element_size(dtype_);
-  for (int64_t extent : given)
-    if (!empty &&
-        (__builtin_mul_overflow(bytes, static_cast<size_t>(extent), &bytes) || bytes > SIZE_MAX / 4))
-      reject(SEGPRIOR_ERROR_SIZE_OVERFLOW,
-             label + ": shape " + shape_text(given) + " does not fit in 63 bits");
-  if (tensor->strides && !empty) {
+  for (int k = 0; k < t.ndim && !empty; ++k)
+    if (__builtin_mul_overflow(bytes, static_cast<size_t>(given.extent[k]), &bytes) || bytes > SIZE_MAX / 4)
+      complain(SEGPRIOR_ERROR_SIZE_OVERFLOW, ": shape " + given.text() + " does not fit in 63 bits");
+  if (t.strides && !empty) {
     int64_t contiguous = 1;
-    for (int k = tensor->ndim - 1; k >= 0; --k) {
-      if (given[k] != 1 && tensor->strides[k] != contiguous)
-        reject(SEGPRIOR_ERROR_STRIDES, label + ": stride " + std::to_string(tensor->strides[k]) +
-                                           " of axis " + std::to_string(k) + " must be " +
-                                           std::to_string(contiguous) + " (C-contiguous)");
-      contiguous *= given[k];
+    for (int k = t.ndim - 1; k >= 0; --k) {
+      if (given.extent[k] != 1 && t.strides[k] != contiguous)
+        complain(SEGPRIOR_ERROR_STRIDES, ": stride " + std::to_string(t.strides[k]) + " of axis " +
+                                             std::to_string(k) + " must be " + std::to_string(contiguous) +
+                                             " (C-contiguous)");
+      contiguous *= given.extent[k];
     }
   }
   if (sizes_only_ || bytes == 0) return nullptr;
-  if (!tensor->data) reject(SEGPRIOR_ERROR_NULL_POINTER, label + ".data is NULL");
-  char *data = static_cast<char *>(tensor->data) + tensor->byte_offset;
+  if (!t.data) complain(SEGPRIOR_ERROR_NULL_POINTER, ".data is NULL");
+  char *data = static_cast<char *>(t.data) + t.byte_offset;
   add(name, data, bytes, element_size(dtype_), written);
   return data;
 }
@@ -118,12 +122,14 @@ void Arguments::add(const char *name, const void *data, size_t bytes, size_t ali
   if (!lives_on(data, context_.device))
     reject(SEGPRIOR_ERROR_DEVICE, std::string(name) + ": the pointer is not memory of the context's device " +
                                       device_text(context_.device));
-  ranges_.push_back({name, begin, begin + bytes, written});
+  if (range_count_ == static_cast<int>(std::size(ranges_)))
+    reject(SEGPRIOR_ERROR_INTERNAL, "too many arguments for the overlap check");
+  ranges_[range_count_++] = {name, begin, begin + bytes, written};
 }
 
 void Arguments::check_overlap() const {
-  for (size_t a = 0; a < ranges_.size(); ++a)
-    for (size_t b = a + 1; b < ranges_.size(); ++b) {
+  for (int a = 0; a < range_count_; ++a)
+    for (int b = a + 1; b < range_count_; ++b) {
       const Range &x = ranges_[a], &y = ranges_[b];
       if ((x.written || y.written) && x.begin < y.end && y.begin < x.end)
         reject(SEGPRIOR_ERROR_OVERLAP, std::string(x.name) + " and " + y.name + " share memory");

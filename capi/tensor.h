@@ -3,14 +3,21 @@
 
 #include <cstdint>
 #include <string>
-#include <vector>
 
 #include "capi/context.h"
 
 namespace segprior {
 
-// "[2, 3, 64, 64]"
-std::string shape_text(const std::vector<int64_t> &shape);
+// The extents that an argument must have. Fixed size: the checks of a valid call do not allocate.
+struct Shape {
+  int64_t extent[SEGPRIOR_MAX_NDIM];
+  int ndim;
+
+  const int64_t *begin() const { return extent; }
+  const int64_t *end() const { return extent + ndim; }
+  std::string text() const;  // "[2, 3, 64, 64]"
+  bool operator==(const Shape &other) const;
+};
 
 [[noreturn]] void reject(segprior_status status, const std::string &text);
 
@@ -25,10 +32,9 @@ class Arguments {
   const void *lead(const char *name, const segprior_tensor *tensor, int min_ndim, int max_ndim);
   // A tensor that must have the given shape; returns its data (null if absent). Absent is an error if
   // `required`.
-  const void *input(const char *name, const segprior_tensor *tensor, const std::vector<int64_t> &shape,
+  const void *input(const char *name, const segprior_tensor *tensor, const Shape &shape,
                     bool required = false);
-  void *output(const char *name, const segprior_tensor *tensor, const std::vector<int64_t> &shape,
-               bool required = false);
+  void *output(const char *name, const segprior_tensor *tensor, const Shape &shape, bool required = false);
   // Raw memory.
   const void *input_bytes(const char *name, const void *data, size_t bytes, size_t alignment);
   void *output_bytes(const char *name, void *data, size_t bytes, size_t alignment);
@@ -45,14 +51,15 @@ class Arguments {
     bool written;
   };
 
-  void *check(const char *name, const segprior_tensor *tensor, const std::vector<int64_t> *shape,
-              bool required, bool written);
+  void *check(const char *name, const segprior_tensor *tensor, const Shape *shape, bool required,
+              bool written);
   void add(const char *name, const void *data, size_t bytes, size_t alignment, bool written);
 
   const segprior_context &context_;
   const bool sizes_only_;
   int32_t dtype_ = 0;
-  std::vector<Range> ranges_;
+  Range ranges_[32];
+  int range_count_ = 0;
 };
 
 }  // namespace segprior
