@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes as ct
 import functools
 import os
+import re
 import threading
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -128,9 +129,7 @@ def _candidates() -> list[Path]:
     places = [package / LIBRARY_NAME]
     root = package.parents[2]
     if (root / "include" / "segprior" / "core.h").is_file():
-        build = root / "build"
-        places += [build / LIBRARY_NAME, build / "lib" / LIBRARY_NAME]
-        places += sorted(build.glob(f"*/{LIBRARY_NAME}"))  # one folder per CMake preset
+        places.append(root / "build" / LIBRARY_NAME)
     return places
 
 
@@ -148,8 +147,12 @@ def library_path() -> Path:
             return path
     raise LibraryError(
         f"{LIBRARY_NAME} not found: set SEGPRIOR_LIBRARY to its path, or build it "
-        f"(cmake --preset release && cmake --build build). Looked for {', '.join(map(str, places))}"
+        f"(cmake --preset release && cmake --build --preset release). Looked for {', '.join(map(str, places))}"
     )
+
+
+# "inputs.tv_edge" is `tv_edge` to a Python caller.
+_C_STRUCT = re.compile(r"\b(inputs|opts|outputs|grads)\.")
 
 
 class Library:
@@ -178,7 +181,7 @@ class Library:
         """Raises the exception of a failed call."""
         if status != 0:
             text = self.last_error().decode() or self.status_string(status).decode()
-            raise from_status(status, text)
+            raise from_status(status, _C_STRUCT.sub("", text))
 
 
 @functools.cache

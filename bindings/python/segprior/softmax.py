@@ -113,6 +113,10 @@ class _Call:
             source = repeat_rows(value, source, self.batch)
         self.add(name, source)
 
+    @property
+    def empty(self) -> bool:
+        return 0 in self.features.shape
+
     def shape_of(self, name: str) -> tuple[int, ...]:
         """Shape of the C library's output `name`."""
         batch, classes, spatial = self.batch, self.classes, self.spatial
@@ -128,7 +132,9 @@ class _Call:
         """Uninitialised arrays for these fields of an outputs or gradients struct."""
         made = {}
         for name in names:
-            array = self.framework.empty(self.shape_of(name), self.features.dtype)
+            shape, dtype = self.shape_of(name), self.features.dtype
+            # The library leaves the outputs of an empty problem alone; here they are sums over nothing.
+            array = self.framework.numbers(np.zeros(shape), dtype) if self.empty else self.framework.empty(shape, dtype)
             target = view(array, name)
             setattr(struct, name, ct.pointer(target.tensor))
             made[name] = (array, target)
@@ -166,8 +172,9 @@ class Result:
         if self._info is None:
             lib, batch = _ffi.library(), self._call.batch
             raw = (_ffi.Info * batch)()
-            context = self._call.context()
-            lib.check(lib.info_read_sync(context.handle, self._info_buffer[1] or None, batch, raw))
+            if not self._call.empty:
+                context = self._call.context()
+                lib.check(lib.info_read_sync(context.handle, self._info_buffer[1], batch, raw))
             self._info = Info(list(raw))
         return self._info
 
@@ -388,7 +395,7 @@ def _forward(lib: _ffi.Library, call: _Call, wanted: list[str]) -> Result:
     with call.framework.on_stream(call.stream):
         made = call.allocate(outputs, wanted)
         info = call.framework.buffer(ct.sizeof(_ffi.Info) * call.batch)
-        outputs.info = info[1] or None
+        outputs.info = info[1]
         workspace, address = call.framework.buffer(size.value)
         saved = call.framework.buffer(saved_size.value) if saved_size.value else (None, 0)
         status = lib.softmax_forward(

@@ -1,0 +1,165 @@
+"""Wrong arguments: each raises a SegpriorError that is also the fitting built-in, and names argument and rule."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Callable
+
+import numpy as np
+import pytest
+
+import segprior
+from segprior import TV, Volume, _ffi
+from segprior.errors import from_status
+
+O = np.zeros((2, 3, 6, 7))  # noqa: E741 - the features
+NAN = float("nan")
+
+
+def softmax(**arguments: Any) -> segprior.Result:
+    return segprior.softmax(**{"features": O, **arguments})
+
+
+def backward(grad_u: Any = O, *, checkpoint: int | None = None, **arguments: Any) -> Any:
+    return softmax(tv=TV(), checkpoint=checkpoint).backward(grad_u, **arguments)
+
+
+VALUE: list[tuple[Callable[[], Any], str]] = [
+    (lambda: softmax(features=np.zeros((3, 4))), r"features has shape \(3, 4\); it must be \[B, I, \*S\]"),
+    (lambda: softmax(features=np.zeros((1,) * 6)), r"features has shape"),
+    (lambda: softmax(features=np.zeros((1, 257, 2))), r"features.*257.*1 to 256"),
+    (lambda: softmax(features=np.zeros((1, 0, 2))), r"features.*0 classes"),
+    (lambda: softmax(eps=0.0), r"eps = 0 must be > 0"),
+    (lambda: softmax(eps=-1), r"eps = -1 must be > 0"),
+    (lambda: softmax(eps=NAN), r"eps = nan"),
+    (lambda: softmax(eps=np.ones(2)), r"eps has shape \(2,\); it must have one element"),
+    (lambda: softmax(iters=-1), r"iters = -1; it must be an integer >= 0"),
+    (lambda: softmax(iters=2.5), r"iters = 2.5"),
+    (lambda: softmax(iters=2**31), r"iters = 2147483648"),
+    (lambda: softmax(init_eps=0), r"init_eps = 0.0; it must be > 0"),
+    (lambda: softmax(init_eps=NAN), r"init_eps = nan"),
+    (lambda: softmax(tol=0), r"tol = 0.0; it must be > 0"),
+    (lambda: softmax(tol=NAN), r"tol = nan"),
+    (lambda: softmax(tol=float("inf")), r"tolerance = inf"),
+    (lambda: softmax(check_interval=0), r"check_interval = 0"),
+    (lambda: softmax(checkpoint=-1), r"checkpoint = -1"),
+    (lambda: softmax(threads=-1), r"threads = -1"),
+    (lambda: softmax(stream=4096), r"stream"),
+    (lambda: softmax(spacing=[1]), r"spacing has 1 values; features have 2 axes"),
+    (lambda: softmax(spacing=[1, 0]), r"spacing\[1\] = 0 must be > 0"),
+    (lambda: softmax(tv=TV(lam=-1)), r"tv_lam = -1 must be >= 0"),
+    (lambda: softmax(tv=TV(lam=np.ones(3))), r"tv_lam has shape"),
+    (lambda: softmax(tv=TV(tau=0)), r"tv_tau = 0.0; it must be > 0"),
+    (lambda: softmax(tv=TV(edge=np.ones((7, 6)))), r"tv_edge.*\[1, 7, 6\].*\[1, 6, 7\]"),
+    (lambda: softmax(tv=TV(edge=np.ones((3, 6, 7)))), r"tv_edge.*\[3, 6, 7\]"),
+    (lambda: softmax(tv=TV(edge=np.ones(42))), r"tv_edge"),
+    (lambda: softmax(volume=Volume([1, 2])), r"volume has shape \(2,\); it must be \[3\] or \[2, 3\]"),
+    (lambda: softmax(volume=Volume(np.ones((3, 3)))), r"volume.*\[3, 3\].*\[2, 3\]"),
+    (lambda: softmax(volume=Volume(np.ones((1, 2, 3)))), r"volume"),
+    (lambda: softmax(volume=Volume(upper=[1, 2])), r"volume_upper has shape"),
+    (lambda: Volume(), r"volume: give volumes, or lower and/or upper bounds"),
+    (lambda: Volume([1], upper=[1]), r"volume: give either volumes or bounds"),
+    (lambda: softmax(warm_start=(O, None)), r"init_tv_dual"),
+    (lambda: softmax(tv=TV(), warm_start=(O, None)), r"init_tv_dual.*\[2, 3, 6, 7\].*\[2, 3, 2, 6, 7\]"),
+    (lambda: softmax(warm_start=(None, np.zeros((2, 3)))), r"init_volume_dual"),
+    (lambda: backward(np.zeros((2, 3, 6, 6))), r"grad_u.*\[2, 3, 6, 6\].*\[2, 3, 6, 7\]"),
+    (lambda: backward(mode="implicit"), r"mode is 'implicit'; it must be 'unrolled' or 'last'"),
+    (lambda: backward(checkpoint=0), r"mode 'unrolled' needs .* checkpoint=0"),
+    (lambda: backward(wanted=["volume"]), r"wanted has 'volume'; this call has gradients for features, eps"),
+    (lambda: backward(mode="last", wanted=["eps"]), r"wanted has 'eps'; this call has gradients for features$"),
+]
+
+TYPE: list[tuple[Callable[[], Any], str]] = [
+    (lambda: softmax(features=None), r"features is NoneType"),
+    (lambda: softmax(eps="warm"), r"eps is 'warm'; it must be a number"),
+    (lambda: softmax(eps=None), r"eps is None"),
+    (lambda: softmax(eps=np.float32(1) * np.ones(1, np.float32)), r"eps.*dtype"),
+    (lambda: softmax(iters="many"), r"iters is 'many'"),
+    (lambda: softmax(tv=0.5), r"tv is float; it must be segprior.TV"),
+    (lambda: softmax(tv=TV(edge=np.ones((6, 7), np.float32))), r"tv_edge.*dtype"),
+    (lambda: softmax(tv=TV(edge=np.ones((6, 7), int))), r"tv_edge has dtype int64"),
+    (lambda: softmax(volume=[1, 2, 3]), r"volume is list; it must be segprior.Volume"),
+    (lambda: softmax(volume=Volume(np.array([1, 2, 3]))), r"volume has dtype int64"),
+    (lambda: softmax(volume=Volume(["a", "b", "c"])), r"volume must be an array or numbers"),
+    (lambda: softmax(warm_start=O), r"warm_start must be a Result or a pair"),
+    (lambda: softmax(spacing=["a", 1]), r"spacing\[0\] is 'a'"),
+    (lambda: backward(O.astype(np.float32)), r"grad_u.*dtype"),
+    (lambda: backward(None), r"grad_u is NoneType"),
+]
+
+
+@pytest.mark.parametrize(("call", "text"), VALUE, ids=[text for _, text in VALUE])
+def test_wrong_value(call: Callable[[], Any], text: str) -> None:
+    with pytest.raises(segprior.InvalidValueError, match=text) as caught:
+        call()
+    assert isinstance(caught.value, ValueError) and isinstance(caught.value, segprior.SegpriorError)
+
+
+@pytest.mark.parametrize(("call", "text"), TYPE, ids=[text for _, text in TYPE])
+def test_wrong_type(call: Callable[[], Any], text: str) -> None:
+    with pytest.raises(segprior.InvalidTypeError, match=text) as caught:
+        call()
+    assert isinstance(caught.value, TypeError) and isinstance(caught.value, segprior.SegpriorError)
+
+
+def test_status_codes_become_the_fitting_exception() -> None:
+    fitting = {101: ValueError, 103: TypeError, 108: ValueError, 201: RuntimeError, 202: NotImplementedError}
+    fitting.update({301: MemoryError, 302: RuntimeError, 303: RuntimeError, 901: RuntimeError})
+    for status, kind in fitting.items():
+        error = from_status(status, "text")
+        assert isinstance(error, kind) and isinstance(error, segprior.SegpriorError)
+        assert error.status == status and str(error) == "text"
+
+
+def test_no_such_device() -> None:
+    with pytest.raises(segprior.DeviceError) as caught:
+        _ffi.Context(_ffi.DeviceKey(_ffi.CUDA, 99))
+    assert caught.value.status == 302 and "99" in str(caught.value)
+
+
+def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **environment}
+    )
+
+
+def test_missing_library(tmp_path: Path) -> None:
+    """Importing works without the library; the first use says where it was looked for."""
+    code = "import segprior\ntry: segprior.softmax(None)\nexcept segprior.LibraryError as e: print(e)"
+    done = run_python(code, SEGPRIOR_LIBRARY=str(tmp_path / "none.so"))
+    assert "none.so' is not a file" in done.stdout
+    (tmp_path / "text.so").write_text("not a library")
+    done = run_python(code, SEGPRIOR_LIBRARY=str(tmp_path / "text.so"))
+    assert "text.so cannot be loaded as libsegprior" in done.stdout
+
+
+def test_search_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SEGPRIOR_LIBRARY", raising=False)
+    package = tmp_path / "bindings" / "python" / "segprior"
+    package.mkdir(parents=True)
+    monkeypatch.setattr(_ffi, "__file__", str(package / "_ffi.py"))
+    with pytest.raises(segprior.LibraryError, match="libsegprior.so not found: set SEGPRIOR_LIBRARY"):
+        _ffi.library_path()
+    built = tmp_path / "build" / _ffi.LIBRARY_NAME
+    built.parent.mkdir()
+    built.touch()
+    with pytest.raises(segprior.LibraryError):
+        _ffi.library_path()  # a folder called build, but no source tree of this library around it
+    header = tmp_path / "include" / "segprior" / "core.h"
+    header.parent.mkdir(parents=True)
+    header.touch()
+    assert _ffi.library_path() == built
+    bundled = package / _ffi.LIBRARY_NAME
+    bundled.touch()
+    assert _ffi.library_path() == bundled
+    monkeypatch.setenv("SEGPRIOR_LIBRARY", str(built))
+    assert _ffi.library_path() == built
+
+
+def test_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_ffi, "__version__", "0.99.0")
+    with pytest.raises(segprior.LibraryError, match="this package needs 0.99.0"):
+        _ffi.Library(_ffi.library().path)

@@ -1,0 +1,95 @@
+"""Golden vectors through the Python interface: forward, duals and every gradient, in both dtypes.
+
+The vectors are float64. Tolerances are relative to the largest value of each array (at least 1). Forward: some
+50 epsilons of the dtype (64: 1e-14, 32: 6e-6), for sums over tens of classes and voxels in another order, up to 30
+times in a row. Backward: eight times that, since the adjoint divides by eps = 0.1 ... 1 on its way.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import GOLDEN, Golden, golden_names
+
+import segprior
+
+FORWARD = {dtype: 50 * np.finfo(dtype).eps for dtype in (np.float64, np.float32)}
+BACKWARD = {dtype: 8 * bound for dtype, bound in FORWARD.items()}
+
+
+def test_golden_vectors_are_there() -> None:
+    assert len(golden_names()) >= 10, GOLDEN
+
+
+def run(case: Golden, dtype: Any, **more: Any) -> segprior.Result:
+    def array(name: str) -> Any:
+        found = case[name]
+        return None if found is None else found.astype(dtype)
+
+    tv, volume = None, None
+    if case.text("tv"):
+        tv = segprior.TV(case.number("tv_lam"), case.number("tv_tau"), array("tv_edge"))
+    if case.text("volume") == "equal":
+        volume = segprior.Volume(array("volume"))
+    elif case.text("volume") == "box":
+        volume = segprior.Volume(lower=array("volume_lower"), upper=array("volume_upper"))
+    return segprior.softmax(
+        array("o"),
+        eps=case.number("eps"),
+        iters=iterations(case),
+        init_eps=case.number("init_eps"),
+        spacing=case.numbers("spacing"),
+        tv=tv,
+        volume=volume,
+        **more,
+    )
+
+
+def iterations(case: Golden) -> int:
+    return int(case.number("iterations") or 0)
+
+
+def close(found: Any, expected: Any, tolerance: float, what: str) -> None:
+    scale = max(1.0, float(np.abs(expected).max()))
+    error = float(np.abs(found - expected).max())
+    assert error <= tolerance * scale, f"{what}: error {error:.3g}, allowed {tolerance * scale:.3g}"
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("name", golden_names())
+def test_forward(name: str, dtype: Any) -> None:
+    case = Golden(name)
+    r = run(case, dtype)
+    assert r.u.dtype == dtype
+    close(r.u, case["u"], FORWARD[dtype], "u")
+    for found, expected in ((r.tv_dual, case["q_tv"]), (r.volume_dual, case["f"])):
+        assert (found is None) == (expected is None)
+        if found is not None:
+            close(found, expected, FORWARD[dtype], "dual")
+    assert list(r.info.iterations) == [iterations(case)] * len(r.u)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("checkpoint", [None, 1])
+@pytest.mark.parametrize("name", golden_names())
+def test_backward_unrolled(name: str, checkpoint: int | None, dtype: Any) -> None:
+    case = Golden(name)
+    g = run(case, dtype, checkpoint=checkpoint).backward(case["grad_u"].astype(dtype))
+    names = {"features": "grad_o"}
+    names.update({n: f"grad_{n}" for n in ("eps", "tv_lam", "tv_edge", "volume", "volume_lower", "volume_upper")})
+    for attribute, file in names.items():
+        found, expected = getattr(g, attribute), case[file]
+        assert (found is None) == (expected is None), attribute
+        if found is not None:
+            assert found.shape == expected.shape and found.dtype == dtype
+            close(found, expected, BACKWARD[dtype], attribute)
+
+
+@pytest.mark.parametrize("name", golden_names())
+def test_backward_last(name: str) -> None:
+    case = Golden(name)
+    g = run(case, np.float64, checkpoint=0).backward(case["grad_u"], mode="last")
+    close(g.features, case["grad_o_quasi"], BACKWARD[np.float64], "features")
+    assert g.eps is None and g.volume is None
