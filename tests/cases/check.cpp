@@ -79,8 +79,11 @@ void check_unrolled(const Prepared &p, SoftmaxCall &call, const Bounds &bounds) 
   // its own rounding error. A volume's gradient sums z over the image before it divides by the volume.
   const double feature_scale = incoming / smallest_eps;
   const double volume_scale = incoming * static_cast<double>(problem.voxels()) / smallest_volume;
+  // A dual's gradient is a difference of two neighbours' over h.
+  double inverse = 0;
+  for (int d = 0; d < problem.nd(); ++d) inverse += problem.spacing.empty() ? 1 : 1 / problem.spacing[d];
   const double edge_scale =
-      problem.lam * feature_scale * (p.c.edge_ == Case::Edge::shared ? problem.batch : 1);
+      problem.lam * feature_scale * 2 * inverse * (p.c.edge_ == Case::Edge::shared ? problem.batch : 1);
 
   size_t next = 0;
   const auto compare = [&](const char *name, const TensorPtr &tensor, const ref::Array &wanted,

@@ -224,10 +224,10 @@ TEST_CASE("softmax: a class whose every weight underflows stays finite [small]")
       INFO(name_of(which) << ", float32 " << float32);
       Device device(which);
       Case c({8, 9}, 3);
-      c.tv(0.3).equal().iterations(30).eps(0.01);
+      c.tv(0.3).equal().iterations(80).eps(0.02);
       if (float32) c.f32();
       ref::Problem p = make_problem(c);
-      for (int64_t x = 0; x < p.voxels(); ++x) p.features[x] -= 50;  // exp(-5000)
+      for (int64_t x = 0; x < p.voxels(); ++x) p.features[x] -= 30;  // exp(-1500) is 0
       SoftmaxCall call(device, p, settings_of(c));
       REQUIRE(call.forward() == SEGPRIOR_OK);
       const ref::Array u = call.u->get();

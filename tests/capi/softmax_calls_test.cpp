@@ -1,0 +1,353 @@
+// softmax.h beyond single arguments: struct sizes of other versions, size queries, empty tensors, two threads
+// in one context, a failing machine.
+#include <doctest/doctest.h>
+
+#include <atomic>
+#include <cstddef>
+#include <cstring>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "tests/cases/cases.h"
+
+#if defined(FAKECUDA)
+#include "fakecuda/control.h"
+#endif
+
+using namespace segprior;
+using namespace segprior::test;
+
+namespace {
+
+bool message_has(const std::string &text) {
+  return std::string(segprior_last_error()).find(text) != std::string::npos;
+}
+
+Case small_case() {
+  Case c({5, 7}, 3, 2);
+  return c.tv(0.3).equal().iterations(3);
+}
+
+// A struct as a newer header might have it.
+template <class S>
+struct Newer {
+  S known;
+  unsigned char tail[24];
+};
+
+}  // namespace
+
+TEST_CASE("options of an older and a newer header") {
+  using Opts = segprior_softmax_opts;
+  Opts full;
+  REQUIRE(segprior_softmax_opts_init(&full, sizeof full) == SEGPRIOR_OK);
+  SUBCASE("init writes exactly the caller's size") {
+    unsigned char bytes[sizeof(Newer<Opts>) + 8];
+    for (size_t size : {sizeof(size_t), offsetof(Opts, tv), sizeof(Opts), sizeof(Newer<Opts>)}) {
+      std::memset(bytes, 0x5a, sizeof bytes);
+      REQUIRE(segprior_softmax_opts_init(reinterpret_cast<Opts *>(bytes), size) == SEGPRIOR_OK);
+      size_t written;
+      std::memcpy(&written, bytes, sizeof written);
+      CHECK(written == size);
+      const size_t shared = std::min(size, sizeof full);
+      CHECK(std::memcmp(bytes + sizeof written, reinterpret_cast<unsigned char *>(&full) + sizeof written,
+                        shared - sizeof written) == 0);
+      for (size_t k = shared; k < size; ++k) CHECK(bytes[k] == 0);
+      for (size_t k = size; k < sizeof bytes; ++k) CHECK(bytes[k] == 0x5a);
+    }
+    CHECK(segprior_softmax_opts_init(nullptr, sizeof full) == SEGPRIOR_ERROR_NULL_POINTER);
+    CHECK(message_has("opts"));
+    Opts untouched;
+    std::memset(&untouched, 0x5a, sizeof untouched);
+    for (size_t size : {size_t(0), sizeof(size_t) - 1, size_t(1) << 40}) {
+      CHECK(segprior_softmax_opts_init(&untouched, size) == SEGPRIOR_ERROR_OPTIONS);
+      CHECK(message_has("struct_size = " + std::to_string(size)));
+      CHECK(*reinterpret_cast<unsigned char *>(&untouched) == 0x5a);
+    }
+  }
+  for (segprior_device which : all_devices()) {
+    Device device(which);
+    const ref::Problem problem = make_problem(small_case());
+    SoftmaxCall call(device, problem, settings_of(small_case()));
+    const auto forward = [&](const Opts *opts, const segprior_softmax_inputs *inputs,
+                             const segprior_softmax_outputs *outputs) {
+      const segprior_status status =
+          segprior_softmax_forward(device.context(), opts, inputs, outputs, call.forward_workspace->data(),
+                                   call.forward_workspace->bytes(), call.saved->data(), call.saved->bytes());
+      device.synchronize();
+      return status;
+    };
+    SUBCASE("an older caller's shorter options: the tail has its defaults") {
+      // Only iterations and accelerate are known to the caller.
+      Opts older = call.opts, expected = full;
+      older.struct_size = offsetof(Opts, tolerance);
+      older.tolerance = older.eps = -1;  // beyond its end: must not be read
+      expected.iterations = older.iterations;
+      call.opts = expected;
+      call.inputs.volume = nullptr;
+      call.outputs.tv_dual = call.outputs.volume_dual = nullptr;
+      REQUIRE_MESSAGE(forward(&expected, &call.inputs, &call.outputs) == SEGPRIOR_OK, segprior_last_error());
+      const ref::Array u = call.u->get();
+      call.u->memory().fill(kPoison);
+      REQUIRE_MESSAGE(forward(&older, &call.inputs, &call.outputs) == SEGPRIOR_OK, segprior_last_error());
+      CHECK(call.u->get() == u);
+    }
+    SUBCASE("an older caller's shorter inputs, outputs and gradients") {
+      segprior_softmax_inputs inputs = call.inputs;
+      inputs.struct_size = offsetof(segprior_softmax_inputs, init_tv_dual);
+      inputs.init_tv_dual = inputs.init_volume_dual = reinterpret_cast<const segprior_tensor *>(8);
+      segprior_softmax_outputs outputs = call.outputs;
+      outputs.struct_size = offsetof(segprior_softmax_outputs, info);
+      outputs.info = reinterpret_cast<segprior_info *>(8);
+      CHECK_MESSAGE(forward(&call.opts, &inputs, &outputs) == SEGPRIOR_OK, segprior_last_error());
+      segprior_softmax_grads grads{};
+      grads.struct_size = offsetof(segprior_softmax_grads, eps);
+      grads.features = call.gradients.features->view();
+      grads.eps = grads.volume_upper = reinterpret_cast<const segprior_tensor *>(8);
+      call.grad_u->set(make_grad_u(small_case()));
+      CHECK_MESSAGE(
+          segprior_softmax_backward(device.context(), &call.opts, &call.inputs, nullptr, call.grad_u->view(),
+                                    &grads, call.backward_workspace->data(), call.backward_workspace->bytes(),
+                                    call.saved->data(), call.saved->bytes()) == SEGPRIOR_OK,
+          segprior_last_error());
+      device.synchronize();
+    }
+    SUBCASE("a newer caller's longer struct: a zero tail is accepted, another one is not") {
+      Newer<Opts> opts{};
+      Newer<segprior_softmax_inputs> inputs{};
+      Newer<segprior_softmax_outputs> outputs{};
+      opts.known = call.opts;
+      opts.known.struct_size = sizeof opts;
+      inputs.known = call.inputs;
+      inputs.known.struct_size = sizeof inputs;
+      outputs.known = call.outputs;
+      outputs.known.struct_size = sizeof outputs;
+      CHECK_MESSAGE(forward(&opts.known, &inputs.known, &outputs.known) == SEGPRIOR_OK,
+                    segprior_last_error());
+      const auto rejected = [&](unsigned char *byte, const char *name) {
+        *byte = 1;
+        call.u->memory().fill(0x77);
+        CHECK(forward(&opts.known, &inputs.known, &outputs.known) == SEGPRIOR_ERROR_OPTIONS);
+        CHECK(message_has(name));
+        CHECK(call.u->memory().content() == std::vector<unsigned char>(call.u->memory().bytes(), 0x77));
+        *byte = 0;
+      };
+      rejected(&opts.tail[0], "opts");
+      rejected(&opts.tail[23], "opts");
+      rejected(&inputs.tail[7], "inputs");
+      rejected(&outputs.tail[23], "outputs");
+      CHECK(forward(&opts.known, &inputs.known, &outputs.known) == SEGPRIOR_OK);
+    }
+    SUBCASE("sizes that are no struct") {
+      for (size_t size : {size_t(0), size_t(4), size_t(1) << 60}) {
+        Opts opts = call.opts;
+        opts.struct_size = size;
+        CHECK(forward(&opts, &call.inputs, &call.outputs) == SEGPRIOR_ERROR_OPTIONS);
+        CHECK(message_has("opts.struct_size = " + std::to_string(size)));
+        segprior_softmax_inputs inputs = call.inputs;
+        inputs.struct_size = size;
+        CHECK(forward(&call.opts, &inputs, &call.outputs) == SEGPRIOR_ERROR_OPTIONS);
+        CHECK(message_has("inputs.struct_size"));
+        segprior_softmax_outputs outputs = call.outputs;
+        outputs.struct_size = size;
+        CHECK(forward(&call.opts, &call.inputs, &outputs) == SEGPRIOR_ERROR_OPTIONS);
+        CHECK(message_has("outputs.struct_size"));
+        segprior_softmax_grads grads{};
+        grads.struct_size = size;
+        CHECK(segprior_softmax_backward(device.context(), &call.opts, &call.inputs, nullptr,
+                                        call.grad_u->view(), &grads, call.backward_workspace->data(),
+                                        call.backward_workspace->bytes(), call.saved->data(),
+                                        call.saved->bytes()) == SEGPRIOR_ERROR_OPTIONS);
+        CHECK(message_has("grads.struct_size"));
+      }
+    }
+  }
+}
+
+TEST_CASE("size queries read no data [small]") {
+  for (segprior_device which : all_devices()) {
+    INFO(name_of(which));
+    Device device(which);
+    Case c({5, 7}, 3, 2);
+    c.tv(0.3, 0.1).edge(Case::Edge::shared).equal().warm_start().device_scalars().checkpoint(2);
+    SoftmaxCall call(device, make_problem(c), settings_of(c));
+    size_t forward = 0, backward = 0, saved = 0;
+    REQUIRE(segprior_softmax_workspace_size(device.context(), &call.opts, &call.inputs, &forward,
+                                            &backward) == SEGPRIOR_OK);
+    REQUIRE(segprior_softmax_saved_size(device.context(), &call.opts, &call.inputs, &saved) == SEGPRIOR_OK);
+    CHECK(saved > 0);
+    for (Tensor *tensor :
+         {call.features.get(), call.eps.get(), call.tv_lam.get(), call.tv_tau.get(), call.tv_edge.get(),
+          call.volume.get(), call.init_tv_dual.get(), call.init_volume_dual.get()}) {
+      REQUIRE(tensor != nullptr);
+      tensor->view()->data = nullptr;
+    }
+    size_t again = 0, also = 0;
+    CHECK(segprior_softmax_workspace_size(device.context(), &call.opts, &call.inputs, &again, &also) ==
+          SEGPRIOR_OK);
+    CHECK(again == forward);
+    CHECK(also == backward);
+    again = also = 0;
+    CHECK(segprior_softmax_workspace_size(device.context(), &call.opts, &call.inputs, &again, nullptr) ==
+          SEGPRIOR_OK);
+    CHECK(again == forward);
+    CHECK(segprior_softmax_workspace_size(device.context(), &call.opts, &call.inputs, nullptr, &also) ==
+          SEGPRIOR_OK);
+    CHECK(also == backward);
+    CHECK(segprior_softmax_saved_size(device.context(), &call.opts, &call.inputs, &again) == SEGPRIOR_OK);
+    CHECK(again == saved);
+    CHECK(segprior_softmax_saved_size(device.context(), &call.opts, &call.inputs, nullptr) ==
+          SEGPRIOR_ERROR_NULL_POINTER);
+    CHECK(message_has("saved_bytes"));
+    call.opts.checkpoint_interval = 0;
+    call.opts.backward_mode = SEGPRIOR_BACKWARD_LAST;
+    CHECK(segprior_softmax_saved_size(device.context(), &call.opts, &call.inputs, &saved) == SEGPRIOR_OK);
+    CHECK(saved == 0);
+  }
+}
+
+TEST_CASE("the saved size is about what the header says") {
+  Device device({SEGPRIOR_CPU, 0});
+  for (bool accelerate : {false, true}) {
+    Case c({40, 50}, 3, 2);
+    c.f32().tv(0.3).iterations(20);
+    if (accelerate) c.accelerate();
+    SoftmaxCall call(device, make_problem(c), settings_of(c));
+    for (int interval : {1, 3, 5, 20}) {
+      call.opts.checkpoint_interval = interval;
+      size_t saved = 0;
+      REQUIRE(segprior_softmax_saved_size(device.context(), &call.opts, &call.inputs, &saved) == SEGPRIOR_OK);
+      const double slots = (20 + interval - 1) / interval + 1;
+      const double expected =
+          slots * 2 * sizeof(float) * static_cast<double>(c.elements()) * (accelerate ? 2 : 1);
+      CHECK(saved >= expected);
+      CHECK(saved <= 1.02 * expected + 4096);
+    }
+  }
+}
+
+TEST_CASE("sizes that overflow are refused") {
+  for (segprior_device which : all_devices()) {
+    Device device(which);
+    SoftmaxCall call(device, make_problem(small_case()), settings_of(small_case()));
+    const int64_t shape[3] = {1, 2, int64_t(1) << 57};  // the features fit in 63 bits, thirty duals do not
+    segprior_tensor features = *call.inputs.features;
+    features.data = nullptr;
+    features.ndim = 3;
+    features.shape = shape;
+    segprior_softmax_inputs inputs{};
+    inputs.struct_size = sizeof inputs;
+    inputs.features = &features;
+    call.opts.iterations = 30;
+    size_t saved = 77, forward = 77, backward = 77;
+    CHECK(segprior_softmax_saved_size(device.context(), &call.opts, &inputs, &saved) ==
+          SEGPRIOR_ERROR_SIZE_OVERFLOW);
+    CHECK(saved == 77);
+    CHECK(segprior_softmax_workspace_size(device.context(), &call.opts, &inputs, &forward, &backward) ==
+          SEGPRIOR_ERROR_SIZE_OVERFLOW);
+    CHECK(forward == 77);
+    CHECK(backward == 77);
+    call.opts.iterations = 2147483647;  // as many as there can be, of little voxels
+    const int64_t few[3] = {1 << 20, 256, 1 << 20};
+    features.shape = few;
+    CHECK(segprior_softmax_saved_size(device.context(), &call.opts, &inputs, &saved) ==
+          SEGPRIOR_ERROR_SIZE_OVERFLOW);
+  }
+}
+
+TEST_CASE("empty tensors are valid and nothing happens [small]") {
+  for (segprior_device which : all_devices())
+    for (const std::vector<int64_t> &shape :
+         {std::vector<int64_t>{0, 3, 5, 7}, {2, 3, 0, 7}, {2, 3, 5, 0}, {2, 3, 0}, {2, 2, 4, 0, 4}}) {
+      Device device(which);
+      Case c(std::vector<int64_t>(shape.begin() + 2, shape.end()), shape[1], shape[0]);
+      c.tv(0.3).iterations(3);
+      INFO("batch " << shape[0] << " on " << name_of(which));
+      ref::Problem problem = make_problem(c);
+      SoftmaxCall call(device, problem, settings_of(c));
+      call.info->fill(0x77);
+      call.outputs.info = shape[0] ? call.outputs.info : nullptr;
+      CHECK(call.forward_workspace->bytes() == 0);
+      CHECK(call.saved->bytes() == 0);
+      CHECK_MESSAGE(call.forward() == SEGPRIOR_OK, segprior_last_error());
+      CHECK_MESSAGE(call.backward(SEGPRIOR_BACKWARD_UNROLLED, {}) == SEGPRIOR_OK, segprior_last_error());
+      CHECK_MESSAGE(call.backward(SEGPRIOR_BACKWARD_LAST, {}) == SEGPRIOR_OK, segprior_last_error());
+    }
+}
+
+TEST_CASE("a second thread in a context is told so") {
+  Case c({200, 200}, 4);
+  c.f32().tv(0.3).equal().iterations(400).checkpoint(0);
+  Device device({SEGPRIOR_CPU, 0}, 1);
+  SoftmaxCall call(device, make_problem(c), settings_of(c));
+  std::atomic<bool> done{false}, started{false};
+  segprior_status worker_status = SEGPRIOR_ERROR_INTERNAL;
+  std::thread worker([&] {
+    started = true;
+    worker_status = call.forward();
+    done = true;
+  });
+  while (!started) std::this_thread::yield();
+  int busy = 0, other = 0;
+  std::string message;
+  while (!done && busy == 0) {
+    const segprior_status status = segprior_context_set_stream(device.context(), nullptr);
+    if (status == SEGPRIOR_ERROR_BUSY) {
+      ++busy;
+      message = segprior_last_error();
+    } else if (status != SEGPRIOR_OK) {
+      ++other;
+    }
+    std::this_thread::yield();
+  }
+  worker.join();
+  // If the other thread came first, the worker itself was told; either way somebody was, and nobody crashed.
+  CHECK(busy + (worker_status == SEGPRIOR_ERROR_BUSY) > 0);
+  CHECK(other == 0);
+  if (busy) CHECK(message.find("context") != std::string::npos);
+  CHECK(call.forward() == SEGPRIOR_OK);  // the context is free again
+}
+
+TEST_CASE("contexts of several threads do not disturb one another") {
+  Case c({33, 31}, 3);
+  c.tv(0.3).equal().iterations(10);
+  const ref::Problem problem = make_problem(c);
+  const ref::Array grad_u = make_grad_u(c);
+  const auto run = [&] {
+    Device device({SEGPRIOR_CPU, 0}, 2);
+    SoftmaxCall call(device, problem, settings_of(c));
+    if (call.forward() != SEGPRIOR_OK || call.backward(SEGPRIOR_BACKWARD_UNROLLED, grad_u) != SEGPRIOR_OK)
+      return ref::Array{};
+    return call.gradients.features->get();
+  };
+  const ref::Array expected = run();
+  REQUIRE(!expected.empty());
+  std::vector<ref::Array> results(4);
+  std::vector<std::thread> threads;
+  for (ref::Array &result : results) threads.emplace_back([&] { result = run(); });
+  for (std::thread &thread : threads) thread.join();
+  for (const ref::Array &result : results) CHECK(result == expected);
+}
+
+#if defined(FAKECUDA)
+TEST_CASE("a failing CUDA device is reported and the context can still be destroyed [small]") {
+  Device device({SEGPRIOR_CUDA, 0});
+  const ref::Array grad_u = make_grad_u(small_case());
+  SoftmaxCall call(device, make_problem(small_case()), settings_of(small_case()));
+  REQUIRE(call.forward() == SEGPRIOR_OK);
+  const ref::Array u = call.u->get();
+  fakecuda::expect_errors(true);
+  for (int n = 1; n <= 3; ++n) {
+    fakecuda::fail_launch(n);
+    CHECK(call.forward() == SEGPRIOR_ERROR_CUDA);
+    CHECK(message_has("cuda"));
+  }
+  fakecuda::fail_launch(1);
+  CHECK(call.backward(SEGPRIOR_BACKWARD_UNROLLED, grad_u) == SEGPRIOR_ERROR_CUDA);
+  fakecuda::fail_launch(0);
+  fakecuda::expect_errors(false);
+  REQUIRE(call.forward() == SEGPRIOR_OK);
+  CHECK(call.u->get() == u);
+}
+#endif
