@@ -1,15 +1,16 @@
 """Entropic softmax with total-variation and volume priors, on the CPU and on CUDA, with gradients.
 
-    >>> import numpy as np, segprior
-    >>> noisy = np.random.default_rng(0).normal(size=(1, 2, 32, 32)).astype(np.float32)
-    >>> r = segprior.softmax(noisy, eps=0.5, iters=200, tv=segprior.TV(lam=1.0), volume=segprior.Volume([256, 768]))
-    >>> r.u.shape, r.info[0].iterations
-    ((1, 2, 32, 32), 200)
-    >>> bool(abs(r.u[0, 0].sum() - 256) < 1)
-    True
-    >>> g = r.backward(np.ones_like(noisy) / noisy.size)
-    >>> g.features.shape, g.volume.shape
-    ((1, 2, 32, 32), (2,))
+>>> import numpy as np, segprior
+>>> noisy = np.random.default_rng(0).normal(size=(1, 2, 32, 32)).astype(np.float32)
+>>> volume = segprior.Volume([256, 768])
+>>> r = segprior.softmax(noisy, eps=0.5, iters=200, tv=segprior.TV(lam=1.0), volume=volume)
+>>> r.u.shape, r.info[0].iterations
+((1, 2, 32, 32), 200)
+>>> bool(abs(r.u[0, 0].sum() - 256) < 1)
+True
+>>> g = r.backward(np.ones_like(noisy) / noisy.size)
+>>> g.features.shape, g.volume.shape
+((1, 2, 32, 32), (2,))
 """
 
 from . import errors

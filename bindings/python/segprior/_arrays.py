@@ -1,14 +1,15 @@
 """Arrays of any framework as segprior_tensor views, without copies.
 
 NumPy arrays are read through their own interface (so that read-only ones work); everything else through
-`__dlpack__`. The capsule is borrowed, not consumed: a view keeps it alive and its destructor then releases the
-producer's memory, as the DLPack rules say for a capsule that nobody took over.
+`__dlpack__`. The capsule is borrowed, not consumed: a view keeps it alive and its destructor then releases
+the producer's memory, as the DLPack rules say for a capsule that nobody took over.
 """
 
 from __future__ import annotations
 
 import ctypes as ct
-from typing import Any, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -49,7 +50,7 @@ class _ManagedVersioned(ct.Structure):
 
 _LAYOUTS: dict[bytes, Any] = {b"dltensor": _Managed, b"dltensor_versioned": _ManagedVersioned}
 _DL_FLOAT = 2
-# DLPack's device types that the library takes: memory pinned for CUDA is host memory, managed memory is CUDA's.
+# DLPack's device types that the library takes: pinned memory is host memory, managed memory is CUDA's.
 _DL_DEVICES = {1: _ffi.CPU, 2: _ffi.CUDA, 3: _ffi.CPU, 13: _ffi.CUDA}
 
 _capsule_is_valid = ct.pythonapi.PyCapsule_IsValid
@@ -78,7 +79,7 @@ class View:
         """The same memory with another shape of as many elements."""
         return View(self.keep, self.address, self.device, self.dtype, shape)
 
-    def to_numpy(self) -> np.ndarray:
+    def to_numpy(self) -> Any:
         """The same memory as a NumPy array; host memory only."""
         kind = NUMPY_DTYPE[self.dtype]
         count = int(np.prod(self.shape, dtype=np.int64))
@@ -96,7 +97,7 @@ def _reject_dtype(name: str, dtype: Any) -> InvalidTypeError:
     return InvalidTypeError(f"{name} has dtype {dtype}; it must be float32 or float64")
 
 
-def _require_contiguous(name: str, shape: Sequence[int], strides: Sequence[int]) -> None:
+def _require_contiguous(name: str, shape: Sequence[int], strides: Sequence[float]) -> None:
     """C order: an axis of one element may have any stride, an empty array too."""
     expected = 1
     if 0 in shape:
@@ -152,7 +153,9 @@ def _view_dlpack(array: Any, name: str, stream: int | None) -> View:
         raise _reject_dtype(name, getattr(array, "dtype", f"(DLPack code {dl.code}, {dl.bits} bits)"))
     device = _DL_DEVICES.get(dl.device_type)
     if device is None:
-        raise InvalidValueError(f"{name} lives on DLPack device type {dl.device_type}; only CPU and CUDA work")
+        raise InvalidValueError(
+            f"{name} lives on DLPack device type {dl.device_type}; only CPU and CUDA work"
+        )
     shape = dl.shape[: dl.ndim]
     if dl.strides:
         _require_contiguous(name, shape, dl.strides[: dl.ndim])

@@ -146,8 +146,8 @@ def library_path() -> Path:
         if path.is_file():
             return path
     raise LibraryError(
-        f"{LIBRARY_NAME} not found: set SEGPRIOR_LIBRARY to its path, or build it "
-        f"(cmake --preset release && cmake --build --preset release). Looked for {', '.join(map(str, places))}"
+        f"{LIBRARY_NAME} not found: build it (cmake --preset release && cmake --build --preset release) "
+        f"or set SEGPRIOR_LIBRARY to its path. Looked for {', '.join(map(str, places))}"
     )
 
 
@@ -191,13 +191,13 @@ def library() -> Library:
 
 
 class DeviceKey(NamedTuple):
-    """A device as (type, index), type CPU or CUDA."""
+    """A device: CPU or CUDA, and which one."""
 
     type: int
-    index: int
+    ordinal: int
 
     def __str__(self) -> str:
-        return "cpu" if self.type == CPU else f"cuda:{self.index}"
+        return "cpu" if self.type == CPU else f"cuda:{self.ordinal}"
 
 
 class Context:

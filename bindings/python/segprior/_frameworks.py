@@ -5,26 +5,28 @@ already uses it. Three answers to "who allocates":
 
 * NumPy, and any other CPU array that only speaks DLPack: NumPy.
 * torch and CuPy: their own allocators, under the stream that the call uses.
-* JAX: its arrays are immutable, so results are computed into 64-byte aligned NumPy memory that JAX then adopts
-  through DLPack without a copy. CPU only: there is no way to hand CUDA memory to JAX from outside.
+* JAX: its arrays are immutable, so results are computed into aligned NumPy memory that JAX then adopts through
+  DLPack without a copy. CPU only: there is no way to hand CUDA memory to JAX from outside.
 """
 
 from __future__ import annotations
 
 import contextlib
 import sys
-from typing import Any, ContextManager, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any
 
 import numpy as np
 
 from . import _ffi
 from .errors import InvalidTypeError, NotSupportedError
 
-NUMPY_DTYPE = {_ffi.FLOAT32: np.dtype(np.float32), _ffi.FLOAT64: np.dtype(np.float64)}
+NUMPY_DTYPE: dict[int, Any] = {_ffi.FLOAT32: np.dtype(np.float32), _ffi.FLOAT64: np.dtype(np.float64)}
 _ALIGNMENT = 256  # of workspace and saved state; also enough for JAX to adopt memory
 
 
-def aligned_bytes(count: int) -> np.ndarray:
+def aligned_bytes(count: int) -> Any:
     """Uninitialised host memory, aligned to 256 bytes."""
     raw = np.empty(count + _ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % _ALIGNMENT
@@ -66,7 +68,7 @@ class NumpyFramework:
         """The stream (a cudaStream_t as an integer) on which the caller works now."""
         return 0
 
-    def on_stream(self, stream: int) -> ContextManager[Any]:
+    def on_stream(self, stream: int) -> AbstractContextManager[Any]:
         """Allocations inside belong to `stream`."""
         return contextlib.nullcontext()
 
@@ -107,18 +109,18 @@ class TorchFramework(NumpyFramework):
     def current_stream(self) -> int:
         return int(self._torch.cuda.current_stream(self._device).cuda_stream) if self._cuda else 0
 
-    def on_stream(self, stream: int) -> ContextManager[Any]:
+    def on_stream(self, stream: int) -> AbstractContextManager[Any]:
         if not self._cuda or stream == self.current_stream():
             return contextlib.nullcontext()
         cuda = self._torch.cuda
-        found: ContextManager[Any] = cuda.stream(cuda.ExternalStream(stream, device=self._device))
+        found: AbstractContextManager[Any] = cuda.stream(cuda.ExternalStream(stream, device=self._device))
         return found
 
 
 class CupyFramework(NumpyFramework):
     def __init__(self, device: _ffi.DeviceKey) -> None:
         self._cupy: Any = sys.modules["cupy"]
-        self._index = device.index
+        self._index = device.ordinal
 
     def empty(self, shape: Sequence[int], dtype: int) -> Any:
         with self._cupy.cuda.Device(self._index):
@@ -139,10 +141,10 @@ class CupyFramework(NumpyFramework):
     def current_stream(self) -> int:
         return int(self._cupy.cuda.get_current_stream(self._index).ptr)
 
-    def on_stream(self, stream: int) -> ContextManager[Any]:
+    def on_stream(self, stream: int) -> AbstractContextManager[Any]:
         if stream == self.current_stream():
             return contextlib.nullcontext()
-        found: ContextManager[Any] = self._cupy.cuda.ExternalStream(stream, self._index)
+        found: AbstractContextManager[Any] = self._cupy.cuda.ExternalStream(stream, self._index)
         return found
 
 

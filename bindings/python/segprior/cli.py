@@ -10,8 +10,9 @@ import dataclasses
 import math
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, Sequence
+from typing import TYPE_CHECKING, NoReturn
 
 from . import _ffi
 from ._version import __version__
@@ -63,15 +64,25 @@ def _add_segment(commands: argparse._SubParsersAction[_Parser]) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     p.add_argument("image", type=Path, help="PNG, JPEG or any file that Pillow reads")
-    p.add_argument("-o", "--output", type=Path, default=Path("out"), help="output folder, made if missing (out)")
+    p.add_argument(
+        "-o", "--output", type=Path, default=Path("out"), help="output folder, made if missing (out)"
+    )
     p.add_argument("-c", "--classes", type=int, default=2, help="number of classes, dark to bright (2)")
     p.add_argument(
-        "-v", "--volume", type=_fractions, metavar="A,B,...", help="fraction of the image per class, sum 1 (free)"
+        "-v",
+        "--volume",
+        type=_fractions,
+        metavar="A,B,...",
+        help="fraction of the image per class, sum 1 (free)",
     )
     p.add_argument("--eps", type=float, default=0.05, help="entropy weight: smaller is crisper (0.05)")
     p.add_argument("--tv", type=float, default=0.1, metavar="LAMBDA", help="weight of boundary length (0.1)")
     p.add_argument(
-        "--edge", type=float, default=0.0, metavar="BETA", help="weight 1/(1+BETA|grad image|) on the boundary (0)"
+        "--edge",
+        type=float,
+        default=0.0,
+        metavar="BETA",
+        help="weight 1/(1+BETA|grad image|) on the boundary (0)",
     )
     p.add_argument("--edge-sigma", type=float, default=1.0, help="smoothing before that gradient, pixels (1)")
     p.add_argument("--metric", default="euclidean", help="euclidean (squared) or mahalanobis (euclidean)")
@@ -101,7 +112,7 @@ def _parser() -> _Parser:
 
 
 def progress_printer(cap: int) -> Progress:
-    """Prints iterations, residual and an estimate of the time left; one line that is rewritten on a terminal."""
+    """Prints iterations, residual and an estimate of the time left; a terminal shows one changing line."""
     began = time.perf_counter()
     end = "\r" if sys.stderr.isatty() else "\n"
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Sequence
 
 import numpy as np
 
@@ -48,7 +48,9 @@ def runs(image: np.ndarray, threads: int | None = None) -> list[tuple[str, Segme
 
 def table(found: Sequence[tuple[str, Segmentation]]) -> str:
     """Volumes of the object asked for and reached, iterations, residual and time of each run."""
-    lines = [f"{'':27} {'asked':>7} {'reached':>8} {'labelled':>9} {'iterations':>11} {'residual':>9} {'time':>8}"]
+    lines = [
+        f"{'':27} {'asked':>7} {'reached':>8} {'labelled':>9} {'iterations':>11} {'residual':>9} {'time':>8}"
+    ]
     for title, run in found:
         asked = "free" if run.asked is None else f"{run.asked[_OBJECT]:.4f}"
         lines.append(
@@ -62,10 +64,12 @@ def draw(path: Path, image: np.ndarray, found: Sequence[tuple[str, Segmentation]
     """The figure: photograph, softmax, TV-softmax above the three VPTV-softmax results."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     ratio = image.shape[0] / image.shape[1]
-    figure = Figure(figsize=(13.5, 2 * 4.4 * ratio + 1.5), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.1)  # inches
+    figure = Figure(
+        figsize=(13.5, 2 * 4.4 * ratio + 1.5), layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.1)
+    )  # inches
     FigureCanvasAgg(figure)
     axes = figure.subplots(2, 3).ravel()
     axes[0].imshow(images.rgb8(image))
@@ -80,7 +84,9 @@ def draw(path: Path, image: np.ndarray, found: Sequence[tuple[str, Segmentation]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m segprior.demo", description=(__doc__ or "").split("\n\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m segprior.demo", description=(__doc__ or "").split("\n\n")[0]
+    )
     parser.add_argument("-o", "--output", type=Path, default=Path("out"), help="output folder (out)")
     parser.add_argument("--threads", type=int, help="CPU threads (all)")
     args = parser.parse_args(arguments)

@@ -1,8 +1,8 @@
 """Exceptions of the package and how the C library's status codes map to them.
 
 Every exception is a `SegpriorError` and also the built-in exception that fits, so that both
-``except segprior.SegpriorError`` and ``except ValueError`` work. The text is the C library's own: it names the
-argument, its value and the rule it broke.
+``except segprior.SegpriorError`` and ``except ValueError`` work. The text is the C library's own: it names
+the argument, its value and the rule it broke.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Image files for the command line: reading photographs, writing label maps, overlays and probability maps.
 
-Needs Pillow and scikit-image (``pip install segprior[cli]``). A file is written beside its final name and then
-renamed: an interrupted run leaves no half-written picture.
+Needs Pillow and scikit-image (``pip install segprior[cli]``). A file is written beside its final name and
+then renamed: an interrupted run leaves no half-written picture.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from .errors import InvalidValueError
 
 # Okabe and Ito's colours: told apart with any colour vision. More classes continue round the hue circle.
-_COLOURS = [
+_COLOURS: list[tuple[int, ...]] = [
     *((0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167)),
     *((86, 180, 233), (213, 94, 0), (240, 228, 66), (120, 120, 120)),
 ]
@@ -60,7 +60,11 @@ def read(path: str | os.PathLike[str]) -> np.ndarray:
         raise InvalidValueError(f"{path}: not an image") from error
     except Image.DecompressionBombError as error:
         raise InvalidValueError(f"{path}: {error}") from error
-    except (OSError, SyntaxError, ValueError) as error:  # truncated or corrupt data, a directory, no permission
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+    ) as error:  # truncated or corrupt data, a directory, no permission
         raise InvalidValueError(f"{path}: cannot be read: {error}") from error
     if not np.isfinite(pixels).all():
         raise InvalidValueError(f"{path}: holds NaN or infinite pixels")
@@ -69,13 +73,13 @@ def read(path: str | os.PathLike[str]) -> np.ndarray:
 
 def grey(image: np.ndarray) -> np.ndarray:
     """Brightness [H, W] of a grey or colour image."""
-    return image if image.ndim == 2 else image @ LUMA
+    return image if image.ndim == 2 else np.asarray(image @ LUMA)
 
 
 def rgb8(image: np.ndarray) -> np.ndarray:
     """uint8 [H, W, 3] of a grey or colour image in [0, 1]."""
     colour = image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
-    return np.rint(255 * colour).astype(np.uint8)
+    return np.asarray(np.rint(255 * colour), np.uint8)
 
 
 def overlay(image: np.ndarray, labels: np.ndarray, classes: int, strength: float = 0.4) -> np.ndarray:
@@ -83,8 +87,8 @@ def overlay(image: np.ndarray, labels: np.ndarray, classes: int, strength: float
     from skimage.segmentation import find_boundaries
 
     mixed = (1 - strength) * rgb8(image) + strength * palette(classes)[labels]
-    mixed[find_boundaries(labels, mode="inner")] = 255
-    return np.rint(mixed).astype(np.uint8)
+    mixed[find_boundaries(labels, mode="inner")] = 255  # type: ignore[no-untyped-call]
+    return np.asarray(np.rint(mixed), np.uint8)
 
 
 def write_atomically(path: Path, write: Callable[[Any], None]) -> None:

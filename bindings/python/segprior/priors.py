@@ -1,4 +1,4 @@
-"""The priors of the entropic softmax, as the caller describes them. They only hold values; `softmax` checks."""
+"""The priors of the entropic softmax. They only hold what the caller gives; `softmax` checks it."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class TV:
 class Volume:
     """Volume of each class, in voxels: ``sum_x u_i(x) = V_i`` ([VPTV] eq. 7) or two-sided bounds ([STD] 4.2).
 
-    ``Volume(v)`` prescribes volumes; they should add up to the voxel count J of an image (otherwise the result
-    is the one for V scaled to J, and `info` says `INFEASIBLE_VOLUME`). ``Volume(lower=a, upper=b)`` bounds
+    ``Volume(v)`` prescribes volumes; they should add up to the voxel count J of an image (otherwise the
+    result is the one for V scaled to J, and `info` says `INFEASIBLE_VOLUME`). ``Volume(lower=a, upper=b)`` bounds
     them; either may be left out. A class with volume (or upper bound) 0 is excluded: ``u_i = 0``.
 
     Attributes:

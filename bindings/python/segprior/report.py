@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import enum
-from typing import Iterator, NamedTuple, Sequence, overload
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, overload
 
 import numpy as np
 

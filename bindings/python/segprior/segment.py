@@ -9,7 +9,8 @@ from __future__ import annotations
 import dataclasses
 import time
 import warnings
-from typing import Callable, Sequence
+from collections.abc import Sequence
+from typing import Callable
 
 import numpy as np
 
@@ -97,7 +98,9 @@ def check(settings: Settings) -> None:
         if getattr(settings, name) < 1:
             raise InvalidValueError(f"{name} = {getattr(settings, name)}; it must be >= 1")
     if len(settings.spacing) != 2 or not all(0 < h < np.inf for h in settings.spacing):
-        raise InvalidValueError(f"spacing = {settings.spacing}; it must be two positive numbers (row, column)")
+        raise InvalidValueError(
+            f"spacing = {settings.spacing}; it must be two positive numbers (row, column)"
+        )
     if settings.metric not in METRICS:
         raise InvalidValueError(f"metric = {settings.metric!r}; it must be one of {', '.join(METRICS)}")
     if settings.volume is not None:
@@ -160,7 +163,7 @@ def edge_function(image: np.ndarray, beta: float, sigma: float, spacing: Sequenc
         np.gradient(smooth, step, axis=axis) if smooth.shape[axis] > 1 else np.zeros_like(smooth)
         for axis, step in enumerate(spacing)
     ]
-    return 1 / (1 + beta * np.sqrt(sum(slope**2 for slope in slopes)))
+    return np.asarray(1 / (1 + beta * np.sqrt(sum(slope**2 for slope in slopes))))
 
 
 Progress = Callable[[int, float], None]

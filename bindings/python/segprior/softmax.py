@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import ctypes as ct
 import math
-from typing import Any, Iterable, Sequence
-
-import numpy as np
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from . import _ffi
-from ._arrays import View, is_array, repeat_rows, view
-from ._frameworks import NumpyFramework, framework_for
+from ._arrays import View, is_array
+from ._call import Call, integer, number, positive
 from .errors import InvalidTypeError, InvalidValueError
 from .priors import TV, Volume
 from .report import Info
@@ -24,8 +23,8 @@ class Gradients:
     Attributes:
         features: [B, I, *S].
         eps, init_eps, tv_lam, tv_tau: [1], summed over the batch. Where τ or the start's ε₀ default to a
-            multiple of ε their part is in `eps`; `init_eps` exists only if it was given; `tv_tau` is the partial
-            derivative, also where τ is the default.
+            multiple of ε their part is in `eps`; `init_eps` exists only if it was given; `tv_tau` is the
+            partial derivative, also where τ is the default.
         tv_edge: shape of the edge field that was given.
         volume, volume_lower, volume_upper: [B, I], or [I] (summed over the batch) if given so.
     """
@@ -44,115 +43,18 @@ class Gradients:
         return f"Gradients({', '.join(sorted(vars(self)))})"
 
 
-class _Call:
-    """Options and inputs of one forward call; kept for its backward."""
-
-    def __init__(self, features: Any, stream: int | None, threads: int | None) -> None:
-        lib = _ffi.library()
-        source = view(features, "features", stream)
-        if not 3 <= len(source.shape) <= 5:
-            raise InvalidValueError(
-                f"features has shape {source.shape}; it must be [B, I, *S] with 1 to 3 spatial axes"
-            )
-        self.features = source
-        self.batch, self.classes, *self.spatial = source.shape
-        self.framework: NumpyFramework = framework_for(features, source.device)
-        own_stream = self.framework.current_stream()
-        self.stream = own_stream if stream is None else int(stream)
-        self.threads = 0 if threads is None else int(threads)
-        self.opts = _ffi.SoftmaxOpts()
-        lib.check(lib.softmax_opts_init(ct.byref(self.opts), ct.sizeof(self.opts)))
-        self.views: dict[str, View] = {}
-        self.inputs = _ffi.SoftmaxInputs(struct_size=ct.sizeof(_ffi.SoftmaxInputs))
-        self.given_shapes: dict[str, tuple[int, ...]] = {}  # for gradients whose argument was lifted to [B, ...]
-        self.add("features", source)
-
-    def view(self, array: Any, name: str) -> View:
-        return view(array, name, self.stream)
-
-    def add(self, name: str, source: View) -> None:
-        self.views[name] = source
-        setattr(self.inputs, name, ct.pointer(source.tensor))
-
-    def context(self) -> _ffi.Context:
-        found = _ffi.context(self.features.device)
-        found.configure(self.stream, self.threads)
-        return found
-
-    def add_scalar(self, name: str, value: Any) -> None:
-        """A float goes to the options, a one-element array to the inputs."""
-        if is_array(value):
-            source = self.view(value, name)
-            if math.prod(source.shape) != 1:
-                raise InvalidValueError(f"{name} has shape {source.shape}; it must have one element")
-            self.add(name, source.reshaped((1,)))
-        else:
-            setattr(self.opts, name, _number(name, value))
-
-    def add_edge(self, edge: Any) -> None:
-        source = self.view(edge, "tv_edge")
-        self.given_shapes["tv_edge"] = source.shape
-        lifted = len(source.shape) == len(self.spatial)
-        self.add("tv_edge", source.reshaped((1, *source.shape)) if lifted else source)
-
-    def add_bounds(self, name: str, value: Any) -> None:
-        if not is_array(value):
-            try:
-                numbers = np.array(value, np.float64)
-            except (TypeError, ValueError) as error:
-                raise InvalidTypeError(f"{name} must be an array or numbers [I] or [B, I]: {error}") from error
-            value = self.framework.numbers(numbers, self.features.dtype)
-        source = self.view(value, name)
-        self.given_shapes[name] = source.shape
-        if len(source.shape) == 1:
-            if source.shape[0] != self.classes:
-                raise InvalidValueError(
-                    f"{name} has shape {source.shape}; it must be [{self.classes}] or "
-                    f"[{self.batch}, {self.classes}]"
-                )
-            source = repeat_rows(value, source, self.batch)
-        self.add(name, source)
-
-    @property
-    def empty(self) -> bool:
-        return 0 in self.features.shape
-
-    def shape_of(self, name: str) -> tuple[int, ...]:
-        """Shape of the C library's output `name`."""
-        batch, classes, spatial = self.batch, self.classes, self.spatial
-        if name == "tv_dual":
-            return (batch, classes, len(spatial), *spatial)
-        if name == "volume_dual" or name.startswith("volume"):
-            return (batch, classes)
-        if name == "tv_edge":
-            return self.views[name].shape
-        return (batch, classes, *spatial) if name in ("u", "features") else (1,)
-
-    def allocate(self, struct: ct.Structure, names: Iterable[str]) -> dict[str, tuple[Any, View]]:
-        """Uninitialised arrays for these fields of an outputs or gradients struct."""
-        made = {}
-        for name in names:
-            shape, dtype = self.shape_of(name), self.features.dtype
-            # The library leaves the outputs of an empty problem alone; here they are sums over nothing.
-            array = self.framework.numbers(np.zeros(shape), dtype) if self.empty else self.framework.empty(shape, dtype)
-            target = view(array, name)
-            setattr(struct, name, ct.pointer(target.tensor))
-            made[name] = (array, target)
-        return made
-
-
 class Result:
     """What `softmax` returns.
 
     Attributes:
         u: class probabilities [B, I, *S]; non-negative, sum 1 over I.
         tv_dual: q [B, I, nd, *S], |q| <= lam * edge; None without the TV prior or with ``duals=False``.
-        volume_dual: f [B, I], -inf for an excluded class; None without a volume prior or with ``duals=False``.
+        volume_dual: f [B, I], -inf for an excluded class; None without the prior or with ``duals=False``.
 
     The result refers to the arrays it was computed from: do not change them in place before `backward`.
     """
 
-    def __init__(self, call: _Call, made: dict[str, tuple[Any, View]], saved: tuple[Any, int, int]) -> None:
+    def __init__(self, call: Call, made: dict[str, tuple[Any, View]], saved: tuple[Any, int, int]) -> None:
         self._call = call
         self._saved = saved
         self._views = {name: target for name, (_, target) in made.items()}
@@ -204,12 +106,16 @@ class Result:
         if mode not in _MODES:
             raise InvalidValueError(f"mode is {mode!r}; it must be 'unrolled' or 'last'")
         if mode == "unrolled" and call.opts.checkpoint_interval == 0:
-            raise InvalidValueError("mode 'unrolled' needs the state that softmax does not keep with checkpoint=0")
+            raise InvalidValueError(
+                "mode 'unrolled' needs the state that softmax does not keep with checkpoint=0"
+            )
         applicable = self._applicable(mode)
         names = applicable if wanted is None else list(dict.fromkeys(wanted))
         for name in names:
             if name not in applicable:
-                raise InvalidValueError(f"wanted has {name!r}; this call has gradients for {', '.join(applicable)}")
+                raise InvalidValueError(
+                    f"wanted has {name!r}; this call has gradients for {', '.join(applicable)}"
+                )
         incoming = call.view(grad_u, "grad_u")
         opts = _ffi.SoftmaxOpts.from_buffer_copy(call.opts)
         opts.backward_mode = _MODES[mode]
@@ -248,30 +154,6 @@ class Result:
         return self._call.framework.sum_rows(array)
 
 
-def _number(name: str, value: Any) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError) as error:
-        raise InvalidTypeError(f"{name} is {value!r}; it must be a number or a one-element array") from error
-
-
-def _positive(name: str, value: Any) -> float:
-    number = _number(name, value)
-    if not number > 0:
-        raise InvalidValueError(f"{name} = {number}; it must be > 0 (None: the default)")
-    return number
-
-
-def _integer(name: str, value: Any, least: int) -> int:
-    try:
-        number = int(value)
-    except (TypeError, ValueError) as error:
-        raise InvalidTypeError(f"{name} is {value!r}; it must be an integer") from error
-    if number != value or not least <= number < 2**31:
-        raise InvalidValueError(f"{name} = {value!r}; it must be an integer >= {least}")
-    return number
-
-
 def softmax(
     features: Any,
     eps: Any = 1.0,
@@ -299,8 +181,8 @@ def softmax(
     Without priors it is the plain softmax of ``features / eps`` over axis 1.
 
     Args:
-        features: o [B, I, *S], 1 to 3 spatial axes, 1 to 256 classes, float32 or float64, C-contiguous. NumPy,
-            or any array with ``__dlpack__`` (torch, CuPy, JAX on the CPU); read in place, never copied.
+        features: o [B, I, *S], 1 to 3 spatial axes, 1 to 256 classes, float32 or float64, C-contiguous.
+            NumPy, or any array with ``__dlpack__`` (torch, CuPy, JAX on the CPU); read in place, never copied.
             Larger means more likely.
         eps: ε > 0, weight of the entropy, in units of the features; a float or a one-element array.
         iters: T >= 0, the number of iterations; their cap if `tol` is given.
@@ -320,7 +202,7 @@ def softmax(
         stream: a cudaStream_t as an integer to work on; None: the current stream of the features' framework.
 
     Returns:
-        `Result`: u, duals, info, and `Result.backward`. Arrays are of the features' framework, dtype and device.
+        `Result`: u, duals, info, and `Result.backward`. Arrays: the features' framework, dtype and device.
 
     Raises:
         InvalidTypeError (a TypeError): not an array, or not float32/float64.
@@ -329,23 +211,27 @@ def softmax(
 
     References:
         [VPTV] Li, Liu, Cui, Huang, Tai, "Volume preserving image segmentation with entropic regularization
-        optimal transport", arXiv 1909.09931, Algorithm 1. [STD] Liu, Wang, Tai, arXiv 2002.03989, section 4.2.
+        optimal transport", arXiv 1909.09931, Algorithm 1. [STD] Liu, Wang, Tai, arXiv 2002.03989, 4.2.
     """
     lib = _ffi.library()
-    call = _Call(features, stream, threads)
+    call = Call(features, stream, threads)
     opts = call.opts
-    opts.iterations = _integer("iters", iters, 0)
-    opts.check_interval = _integer("check_interval", check_interval, 1)
+    opts.iterations = integer("iters", iters, 0)
+    opts.check_interval = integer("check_interval", check_interval, 1)
     default_checkpoint = max(1, round(math.sqrt(opts.iterations)))
-    opts.checkpoint_interval = default_checkpoint if checkpoint is None else _integer("checkpoint", checkpoint, 0)
-    opts.tolerance = 0.0 if tol is None else _positive("tol", tol)
+    opts.checkpoint_interval = (
+        default_checkpoint if checkpoint is None else integer("checkpoint", checkpoint, 0)
+    )
+    opts.tolerance = 0.0 if tol is None else positive("tol", tol)
     opts.accelerate = tol is not None if accelerate is None else bool(accelerate)
-    opts.init_eps = 0.0 if init_eps is None else _positive("init_eps", init_eps)
+    opts.init_eps = 0.0 if init_eps is None else positive("init_eps", init_eps)
     if spacing is not None:
         if len(spacing) != len(call.spatial):
-            raise InvalidValueError(f"spacing has {len(spacing)} values; features have {len(call.spatial)} axes")
+            raise InvalidValueError(
+                f"spacing has {len(spacing)} values; features have {len(call.spatial)} axes"
+            )
         for axis, step in enumerate(spacing):
-            opts.spacing[axis] = _number(f"spacing[{axis}]", step)
+            opts.spacing[axis] = number(f"spacing[{axis}]", step)
     call.add_scalar("eps", eps)
     wanted = ["u"]
     if tv is not None:
@@ -354,7 +240,7 @@ def softmax(
         opts.tv = 1
         call.add_scalar("tv_lam", tv.lam)
         if tv.tau is not None:
-            call.add_scalar("tv_tau", tv.tau if is_array(tv.tau) else _positive("tv_tau", tv.tau))
+            call.add_scalar("tv_tau", tv.tau if is_array(tv.tau) else positive("tv_tau", tv.tau))
         if tv.edge is not None:
             call.add_edge(tv.edge)
         wanted += ["tv_dual"] if duals else []
@@ -370,7 +256,7 @@ def softmax(
     return _forward(lib, call, wanted)
 
 
-def _add_warm_start(call: _Call, start: Any, tv: bool, volume: bool) -> None:
+def _add_warm_start(call: Call, start: Any, tv: bool, volume: bool) -> None:
     """A previous result serves whatever priors this call has; a dual given by hand must have its prior."""
     if start is None:
         return
@@ -385,7 +271,7 @@ def _add_warm_start(call: _Call, start: Any, tv: bool, volume: bool) -> None:
             call.add(name, call.view(dual, f"warm_start's {name[5:]}"))
 
 
-def _forward(lib: _ffi.Library, call: _Call, wanted: list[str]) -> Result:
+def _forward(lib: _ffi.Library, call: Call, wanted: list[str]) -> Result:
     context = call.context()
     size, saved_size = ct.c_size_t(), ct.c_size_t()
     common = (context.handle, ct.byref(call.opts), ct.byref(call.inputs))

@@ -1,4 +1,4 @@
-"""Arrays of other frameworks: nothing is copied on the way in, results come back in the caller's framework."""
+"""Arrays of other frameworks: nothing is copied on the way in, results come back in the caller's own."""
 
 from __future__ import annotations
 
@@ -185,7 +185,9 @@ def check_framework(make: Any, back: Any, kind: type, problem: dict[str, Any]) -
             tv=segprior.TV(0.7, edge=f(problem["edge"][0])),
             volume=segprior.Volume(f(problem["volume"][0])),
         )
-        again = segprior.softmax(f(problem["features"]), eps=0.5, tv=segprior.TV(0.7), volume=None, warm_start=r)
+        again = segprior.softmax(
+            f(problem["features"]), eps=0.5, tv=segprior.TV(0.7), volume=None, warm_start=r
+        )
         return r, (again, r.backward(f(problem["grad_u"])))
 
     (r, (a, g)), (r2, (a2, g2)) = solve(np.ascontiguousarray), solve(make)
@@ -211,7 +213,9 @@ def test_torch_cuda(problem: dict[str, Any]) -> None:
     torch = pytest.importorskip("torch", reason="torch is not installed")
     if not torch.cuda.is_available() or _ffi.library().device_count(_ffi.CUDA) == 0:
         pytest.skip("no CUDA device, or a library without CUDA")
-    check_framework(lambda a: torch.tensor(a, device="cuda"), lambda t: t.cpu().numpy(), torch.Tensor, problem)
+    check_framework(
+        lambda a: torch.tensor(a, device="cuda"), lambda t: t.cpu().numpy(), torch.Tensor, problem
+    )
     side = torch.cuda.Stream()
     with torch.cuda.stream(side):
         r = segprior.softmax(torch.tensor(problem["features"], device="cuda"), tv=segprior.TV())
@@ -244,6 +248,6 @@ def test_jax(problem: dict[str, Any]) -> None:
 def test_no_framework_is_imported() -> None:
     import subprocess
 
-    code = "import segprior, sys; print(sorted({'torch', 'cupy', 'jax', 'matplotlib', 'PIL'} & set(sys.modules)))"
+    code = "import segprior, sys; print(sorted({'torch', 'cupy', 'jax', 'PIL'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -63,7 +63,9 @@ def test_segment(picture: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(shares, [0.2, 0.3, 0.5], atol=2e-3)  # 8-bit maps
     assert np.asarray(Image.open(folder / "stripes_overlay.png")).shape == (40, 100, 3)
     assert "100 x 40 pixels, 3 classes" in out and "converged:" in out and "iterations, residual" in out
-    table = [line.split() for line in out.splitlines() if line.strip()[:1] in "012" and len(line.split()) == 4]
+    table = [
+        line.split() for line in out.splitlines() if line.strip()[:1] in "012" and len(line.split()) == 4
+    ]
     assert [row[1] for row in table] == [row[2] for row in table] == ["0.2000", "0.3000", "0.5000"]
 
 
@@ -247,6 +249,7 @@ def test_console_script_runs() -> None:
 
 def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """The whole demonstration; the photographs a quarter of their size to save time."""
+
     def small(name: str) -> Path:
         path = tmp_path / name
         if not path.exists():

@@ -1,8 +1,8 @@
 """Golden vectors through the Python interface: forward, duals and every gradient, in both dtypes.
 
-The vectors are float64. Tolerances are relative to the largest value of each array (at least 1). Forward: some
-50 epsilons of the dtype (64: 1e-14, 32: 6e-6), for sums over tens of classes and voxels in another order, up to 30
-times in a row. Backward: eight times that, since the adjoint divides by eps = 0.1 ... 1 on its way.
+The vectors are float64. Tolerances are relative to the largest value of each array (at least 1). Forward: 50
+epsilons of the dtype (1e-14 and 6e-6), for sums over tens of classes and voxels in another order, up to 30 times
+in a row. Backward: eight times that, since the adjoint divides by eps = 0.1 ... 1 on its way.
 """
 
 from __future__ import annotations
@@ -78,7 +78,9 @@ def test_backward_unrolled(name: str, checkpoint: int | None, dtype: Any) -> Non
     case = Golden(name)
     g = run(case, dtype, checkpoint=checkpoint).backward(case["grad_u"].astype(dtype))
     names = {"features": "grad_o"}
-    names.update({n: f"grad_{n}" for n in ("eps", "tv_lam", "tv_edge", "volume", "volume_lower", "volume_upper")})
+    names.update(
+        {n: f"grad_{n}" for n in ("eps", "tv_lam", "tv_edge", "volume", "volume_lower", "volume_upper")}
+    )
     for attribute, file in names.items():
         found, expected = getattr(g, attribute), case[file]
         assert (found is None) == (expected is None), attribute

@@ -34,7 +34,9 @@ def test_all_arguments_together(problem: dict[str, Any]) -> None:
     """Floats and one-element arrays are the same; init_eps and tau reach the library."""
     common = {"features": problem["features"], "volume": segprior.Volume(problem["volume"])}
     edge = problem["edge"]
-    one = segprior.softmax(**common, eps=0.5, init_eps=1.0, tv=segprior.TV(0.7, 0.2, edge), spacing=(2.0, 1.5))
+    one = segprior.softmax(
+        **common, eps=0.5, init_eps=1.0, tv=segprior.TV(0.7, 0.2, edge), spacing=(2.0, 1.5)
+    )
     two = segprior.softmax(
         **common,
         eps=np.array(0.5),
@@ -105,7 +107,10 @@ def test_wanted(problem: dict[str, Any]) -> None:
 def test_volume_bounds(problem: dict[str, Any]) -> None:
     upper = [12.0, math.inf, 9.0]
     r = segprior.softmax(
-        problem["features"], iters=300, volume=segprior.Volume(lower=[0, 15, 0], upper=upper), tv=segprior.TV(0.2)
+        problem["features"],
+        iters=300,
+        volume=segprior.Volume(lower=[0, 15, 0], upper=upper),
+        tv=segprior.TV(0.2),
     )
     volumes = r.u.sum((2, 3))
     assert (volumes <= np.array(upper) + 1e-3).all() and (volumes[:, 1] >= 15 - 1e-3).all()
@@ -120,13 +125,17 @@ def test_class_of_volume_zero_is_excluded(problem: dict[str, Any]) -> None:
     again = segprior.softmax(
         problem["features"], volume=segprior.Volume([0, 20, 22]), tv=segprior.TV(), warm_start=r
     )
-    assert set(again.info.status) == {segprior.Status.ITERATION_CAP}, "-inf of an excluded class is a fine start"
+    assert set(again.info.status) == {segprior.Status.ITERATION_CAP}, (
+        "-inf of an excluded class is a fine start"
+    )
 
 
 def test_warm_start_continues(problem: dict[str, Any]) -> None:
     def solve(iters: int, start: Any = None) -> segprior.Result:
         volume = segprior.Volume(problem["volume"])
-        return segprior.softmax(problem["features"], iters=iters, tv=segprior.TV(0.5), volume=volume, warm_start=start)
+        return segprior.softmax(
+            problem["features"], iters=iters, tv=segprior.TV(0.5), volume=volume, warm_start=start
+        )
 
     # Plain iteration: k steps need the duals alone, and u of the start; so 10 + 10 is 20 only up to the first
     # gradient, which uses u of the new start, S((o - div q + f) / eps): exactly the last u.
@@ -162,7 +171,7 @@ def test_info(problem: dict[str, Any]) -> None:
     first, second = r.info
     assert first.status is segprior.Status.ITERATION_CAP and first.iterations == 7 and first.residual > 0
     assert second.status is segprior.Status.NONFINITE_INPUT and math.isnan(second.residual)
-    assert r.info[-1] == second[:2] + (pytest.approx(math.nan, nan_ok=True),)
+    assert r.info[-1] == (*second[:2], pytest.approx(math.nan, nan_ok=True))
     assert np.isnan(r.u[1]).all() and np.isfinite(r.u[0]).all()
     assert "NONFINITE_INPUT" in repr(r.info)
 
@@ -196,6 +205,7 @@ def test_no_duals(problem: dict[str, Any]) -> None:
 
 def test_threads_have_their_own_contexts(problem: dict[str, Any]) -> None:
     """The same work in four threads at once gives the same bits, each in a context of its own."""
+
     def solve() -> np.ndarray:
         r = segprior.softmax(problem["features"], iters=200, tv=segprior.TV(), threads=1)
         return np.concatenate([r.u.ravel(), r.backward(problem["grad_u"]).features.ravel()])
@@ -210,7 +220,7 @@ def test_threads_have_their_own_contexts(problem: dict[str, Any]) -> None:
                 found.append(solve())
             handles.append(_ffi.context(_ffi.DeviceKey(_ffi.CPU, 0)).handle.value)
             barrier.wait()  # all alive: handles cannot be reused
-        except BaseException as error:  # noqa: BLE001 - reported by the test
+        except BaseException as error:
             failed.append(error)
 
     workers = [threading.Thread(target=work) for _ in range(4)]
@@ -240,7 +250,9 @@ def test_version_matches_the_header() -> None:
 
 def test_structs_match_the_headers() -> None:
     """Field names and order of each mirrored struct, and every constant, as the headers spell them."""
-    text = "".join((PYTHON.parents[1] / "include" / "segprior" / n).read_text() for n in ("core.h", "softmax.h"))
+    text = "".join(
+        (PYTHON.parents[1] / "include" / "segprior" / n).read_text() for n in ("core.h", "softmax.h")
+    )
     text = re.sub(r"/\*.*?\*/", "", text, flags=re.S)
     for name, mirror in {
         "segprior_tensor": _ffi.Tensor,
