@@ -1,0 +1,47 @@
+#include "reduce_kernels.h"
+
+#include "kernels/common/reduce.h"
+
+namespace {
+
+template <class T>
+__global__ void blocks_kernel(const T *in, T *out) {
+  const T value = in[blockIdx.x * segprior::block_threads() + segprior::thread_rank()];
+  const T sum = segprior::block_sum(value), max = segprior::block_max(value);
+  T both[2] = {value * value, value};
+  segprior::block_reduce(both, segprior::Sum());
+  if (segprior::thread_rank() == 0) {
+    out[3 * blockIdx.x] = sum;
+    out[3 * blockIdx.x + 1] = max;
+    out[3 * blockIdx.x + 2] = both[0];
+  }
+}
+
+template <class T>
+__global__ void grid_kernel(const T *in, T *partial, unsigned *counter, T *out) {
+  const T sum = segprior::block_sum(in[blockIdx.x * segprior::block_threads() + segprior::thread_rank()]);
+  if (segprior::thread_rank() == 0) partial[blockIdx.x] = sum;
+  if (!segprior::last_block(counter, gridDim.x)) return;
+  T total = 0;
+  for (unsigned i = segprior::thread_rank(); i < gridDim.x; i += segprior::block_threads())
+    total += partial[i];
+  total = segprior::block_sum(total);
+  if (segprior::thread_rank() == 0) out[0] = total;
+}
+
+}  // namespace
+
+template <class T>
+void reduce_blocks(unsigned blocks, dim3 block, const T *in, T *out) {
+  segprior::launch("reduce_blocks", blocks_kernel<T>, blocks, block, 0, nullptr, in, out);
+}
+
+template <class T>
+void reduce_grid(unsigned blocks, dim3 block, const T *in, T *partial, unsigned *counter, T *out) {
+  segprior::launch("reduce_grid", grid_kernel<T>, blocks, block, 0, nullptr, in, partial, counter, out);
+}
+
+template void reduce_blocks(unsigned, dim3, const float *, float *);
+template void reduce_blocks(unsigned, dim3, const double *, double *);
+template void reduce_grid(unsigned, dim3, const float *, float *, unsigned *, float *);
+template void reduce_grid(unsigned, dim3, const double *, double *, unsigned *, double *);

@@ -1,0 +1,13 @@
+// Kernels for the tests of kernels/common/reduce.h and last_block.
+#pragma once
+
+#include <cuda_runtime.h>
+
+// Per block, three ways in one kernel, back to back: out[3 b ...] = sum, max, sum of squares through the
+// several-values form. in: [blocks][threads of a block].
+template <class T>
+void reduce_blocks(unsigned blocks, dim3 block, const T *in, T *out);
+
+// out[0] = sum over the blocks' sums, by the last block. `counter` starts at 0 and is 0 afterwards.
+template <class T>
+void reduce_grid(unsigned blocks, dim3 block, const T *in, T *partial, unsigned *counter, T *out);
