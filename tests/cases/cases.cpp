@@ -148,6 +148,18 @@ std::vector<Case> build() {
              .warm_start()
              .init_eps(0.8)
              .small());
+    // A weak TV prior lets the momentum overshoot: it restarts, at different iterations in the two images.
+    both(
+        Case({7, 8}, 3, 2).name("accelerated, restarts").tv(0.1).equal().accelerate().iterations(24).small());
+    both(Case({4, 5, 3}, 3, 2)
+             .name("accelerated, restarts in 3-D")
+             .tv(0.1)
+             .eps(1)
+             .equal()
+             .accelerate()
+             .iterations(30)
+             .checkpoint(4)
+             .small());
     both(Case({5, 6, 7}, 3, 2).name("accelerated, 3-D").tv(0.4).equal().accelerate().iterations(15).small());
     both(Case({37}, 3, 2).name("accelerated, 1-D").tv(0.4).equal().accelerate().iterations(15).small());
     both(Case({11, 13}, 9).name("accelerated, nine classes").tv(0.3).equal().accelerate().small());

@@ -15,6 +15,9 @@ void check_all(Case::Size size) {
   for (const Case &c : softmax_cases()) {
     if (c.size_ != size) continue;
     const Prepared prepared = prepare(c);
+    for (const ref::Trace &image : prepared.result.images)
+      if (c.name_.find("restarts") != std::string::npos)
+        CHECK_MESSAGE(image.restarts > 0, "add(", prepared.c.text(), "); does not restart");
     for (segprior_device which : all_devices()) {
       Device device(which);
       check_case(prepared, device);

@@ -228,7 +228,10 @@ class Image {
       Iterate to;
       Step step;
       if (accelerate && !last) {
-        if (restart) theta = 1;
+        if (restart) {
+          theta = 1;
+          ++trace.restarts;
+        }
         const double next = (1 + std::sqrt(1 + 4 * theta * theta)) / 2;
         step.beta = (theta - 1) / next;
         theta = next;

@@ -67,6 +67,7 @@ struct Trace {
   std::vector<Step> steps;
   int status = iteration_cap;
   double residual = 0;
+  int restarts = 0;  // of the momentum
 };
 
 struct Result {
