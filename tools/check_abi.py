@@ -2,13 +2,13 @@
 """Compares the ABI with what is committed.
 
     tools/check_abi.py build/libsegprior.so            compare; exit status 1 on a difference
-    tools/check_abi.py build/libsegprior.so --update   write capi/segprior.abi anew
+    tools/check_abi.py build/libsegprior.so --update   write tools/abi.txt anew
 
 Two comparisons:
   * exported symbols: the SEGPRIOR_API declarations of include/segprior, the names in capi/segprior.map and the
     library's dynamic symbols have to be the same;
   * layout: sizes and offsets of every public struct, values of every enumerator and macro, and every prototype
-    have to be the same as in capi/segprior.abi. The lists come from the headers, the numbers from a C program
+    have to be the same as in tools/abi.txt. The lists come from the headers, the numbers from a C program
     that the C compiler builds out of them.
 A line that only appears is an addition. A line that changes or goes breaks the ABI: see CONTRIBUTING.md.
 """
@@ -23,7 +23,7 @@ import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 MAP = ROOT / "capi/segprior.map"
-ABI = ROOT / "capi/segprior.abi"
+ABI = ROOT / "tools/abi.txt"
 EXTENSIBLE = ("_opts", "_inputs", "_outputs", "_grads")  # structs whose first field is struct_size
 
 
@@ -123,7 +123,7 @@ def breaking(removed, added):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("library", type=pathlib.Path)
-    parser.add_argument("--update", action="store_true", help="write capi/segprior.abi")
+    parser.add_argument("--update", action="store_true", help="write tools/abi.txt")
     arguments = parser.parse_args()
 
     errors = compare_symbols(arguments.library)
@@ -134,7 +134,7 @@ def main():
     removed, added = [l for l in before if l not in now], [l for l in now if l not in before]
     if removed or added:
         lines = [f"- {line}" for line in removed] + [f"+ {line}" for line in added]
-        errors.append("the ABI is not the one in capi/segprior.abi:\n  " + "\n  ".join(lines))
+        errors.append("the ABI is not the one in tools/abi.txt:\n  " + "\n  ".join(lines))
         errors.append("this breaks callers, see CONTRIBUTING.md" if breaking(removed, added) else
                       "only additions: record them with tools/check_abi.py <library> --update")
     for error in errors:
