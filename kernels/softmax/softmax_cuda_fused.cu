@@ -6,6 +6,7 @@ namespace segprior::softmax::cuda {
 int64_t fused_partials(const Problem &p) {
   const int most = p.dtype == DType::f32 ? kMostFused<float> : kMostFused<double>;
   if (!p.tv || p.grid.classes < 2 || p.grid.classes > most) return 0;
+  if (p.grid.classes * p.grid.nd * p.grid.voxels() > UINT32_MAX) return 0;
   return p.grid.nd == 3 ? fused_plan<3>(p.grid).partials() : fused_plan<2>(p.grid).partials();
 }
 

@@ -21,13 +21,14 @@ namespace segprior::softmax::cuda {
 
 constexpr int kUnit = 8;  // slices per partial sum
 
+// Offsets within an image are 32 bits wide; fused_partials() turns larger images away.
 struct FusedPlan {
-  int64_t slices, rows, columns;
-  int64_t tiles_y, tiles_x, units, segments;
-  int64_t segment_units;
+  int slices, rows, columns;
+  int tiles_y, tiles_x, units, segments;
+  int segment_units;
 
-  SEGPRIOR_HD int64_t partials() const { return tiles_y * tiles_x * units; }
-  int64_t blocks() const { return tiles_y * tiles_x * segments; }
+  SEGPRIOR_HD unsigned partials() const { return tiles_y * tiles_x * units; }
+  SEGPRIOR_HD unsigned blocks() const { return tiles_y * tiles_x * segments; }
 };
 
 template <int ND>
@@ -40,13 +41,14 @@ struct Tile {
 template <int ND>
 FusedPlan fused_plan(const Grid &grid) {
   constexpr int64_t kEnoughBlocks = 288, kLongest = 8;
-  FusedPlan plan{grid.extent[0], grid.extent[1], grid.extent[2], 0, 0, 0, 0, 0};
-  plan.tiles_y = ceil_div(plan.rows, Tile<ND>::kInnerY);
-  plan.tiles_x = ceil_div(plan.columns, Tile<ND>::kInnerX);
-  plan.units = ceil_div(plan.slices, kUnit);
+  const auto count = [](int64_t n) { return static_cast<int>(n); };
+  FusedPlan plan{count(grid.extent[0]), count(grid.extent[1]), count(grid.extent[2]), 0, 0, 0, 0, 0};
+  plan.tiles_y = count(ceil_div(plan.rows, Tile<ND>::kInnerY));
+  plan.tiles_x = count(ceil_div(plan.columns, Tile<ND>::kInnerX));
+  plan.units = count(ceil_div(plan.slices, kUnit));
   const int64_t available = grid.batch * plan.partials() / kEnoughBlocks;
-  plan.segment_units = available < 1 ? 1 : (available > kLongest ? kLongest : available);
-  plan.segments = ceil_div(plan.units, plan.segment_units);
+  plan.segment_units = count(available < 1 ? 1 : (available > kLongest ? kLongest : available));
+  plan.segments = count(ceil_div(plan.units, plan.segment_units));
   return plan;
 }
 
@@ -68,8 +70,17 @@ struct Slice {
   T o[I], v0[I], v1[ND == 3 ? I : 1], v2[I];
 };
 
+// Blocks per SM that the compiler has to make room for: about the registers of a thread's state and 40 more,
+// so that enough loads are in flight.
 template <class T, int I, int ND>
-__global__ void __launch_bounds__(Tile<ND>::kThreads)
+constexpr int blocks_per_sm() {
+  constexpr int kWords = sizeof(T) / sizeof(float), kState = (ND == 3 ? 16 : 13) * I * kWords + 40 * kWords;
+  constexpr int kBlocks = 65536 / (kState * Tile<ND>::kThreads);
+  return kBlocks < 1 ? 1 : (kBlocks > 8 ? 8 : kBlocks);
+}
+
+template <class T, int I, int ND>
+__global__ void __launch_bounds__(Tile<ND>::kThreads, blocks_per_sm<T, I, ND>())
     fused_kernel(Inputs<T> in, Step<T> step, Finish finish, FusedPlan plan, bool advance, unsigned *tickets) {
   using Block = Tile<ND>;
   constexpr int kSize = Block::kThreads;
@@ -79,17 +90,14 @@ __global__ void __launch_bounds__(Tile<ND>::kThreads)
   SEGPRIOR_SHARED(double, masses, I);
 
   const Geometry<T> &g = in.g;
-  int64_t index = blockIdx.x;
-  const int64_t tile_x = index % plan.tiles_x;
-  index /= plan.tiles_x;
-  const int64_t tile_y = index % plan.tiles_y;
-  index /= plan.tiles_y;
-  const int64_t segment = index % plan.segments, image = index / plan.segments;
+  const unsigned block = blockIdx.x % plan.blocks();
+  const int64_t image = blockIdx.x / plan.blocks();
+  const int tile_x = block % plan.tiles_x, tile_y = block / plan.tiles_x % plan.tiles_y;
+  const int segment = block / (plan.tiles_x * plan.tiles_y);
   if (!active(step.gate, image)) return;
 
   const int tx = threadIdx.x, ty = ND == 3 ? threadIdx.y : 0, me = ty * Block::kX + tx;
-  const int64_t column = tile_x * Block::kInnerX + tx - 1,
-                row = ND == 3 ? tile_y * Block::kInnerY + ty - 1 : 0;
+  const int column = tile_x * Block::kInnerX + tx - 1, row = ND == 3 ? tile_y * Block::kInnerY + ty - 1 : 0;
   const bool inside = column >= 0 && column < plan.columns && row >= 0 && row < plan.rows;
   const bool inner = inside && tx > 0 && tx < Block::kX - 1 && (ND < 3 || (ty > 0 && ty < Block::kY - 1));
   // Whether a neighbour in the plane exists and its dual or u is in the tile.
@@ -108,40 +116,40 @@ __global__ void __launch_bounds__(Tile<ND>::kThreads)
 #pragma unroll
   for (int i = 0; i < I; ++i) f[i] = step.f ? static_cast<T>(step.f[image * I + i]) : T(0);
 
-  const int64_t plane = plan.rows * plan.columns, here = row * plan.columns + column;
-  const int64_t voxels = g.voxels, dual_class = g.nd * voxels;
-  const T *features = in.features + image * I * voxels + here;
-  const int64_t dual_at = image * I * dual_class + here, v2_at = (g.nd - 1) * voxels;
-  const T *v = step.from.v + dual_at;
+  const unsigned plane = plan.rows * plan.columns, here = row * plan.columns + column;
+  const unsigned voxels = static_cast<unsigned>(g.voxels), dual_class = g.nd * voxels,
+                 v2_at = (g.nd - 1) * voxels;
+  const int64_t image_duals = image * I * dual_class;
+  const T *features = in.features + image * I * voxels, *v = step.from.v + image_duals;
+  const T *old_q = in.accelerate ? step.from.q + image_duals : nullptr;
+  T *to_v = step.to.v + image_duals, *to_q = in.accelerate ? step.to.q + image_duals : nullptr;
 
   // Loads slice s and computes its u; `before` is v0 one slice back.
-  const auto load = [&](int64_t s, const T(&before)[I], Slice<T, I, ND> &slice, T(&u)[I]) {
+  const auto load = [&](int s, const T(&before)[I], Slice<T, I, ND> &slice, T(&u)[I]) {
     if (!inside) return;
-    const int64_t at = s * plane;
+    const unsigned at = s * plane + here;
     const bool last = s + 1 == plan.slices;
 #pragma unroll
     for (int i = 0; i < I; ++i) {
-      const T *p = v + i * dual_class + at;
+      const unsigned k = i * dual_class + at;
       slice.o[i] = features[i * voxels + at];
-      slice.v0[i] = has_slices ? p[0] : T(0);
-      slice.v2[i] = p[v2_at];
-      const T behind = column > 0 ? p[v2_at - 1] : T(0);
+      slice.v0[i] = has_slices ? v[k] : T(0);
+      slice.v2[i] = v[k + v2_at];
+      const T behind = column > 0 ? v[k + v2_at - 1] : T(0);
       T div = inv_h0 * ((last ? T(0) : slice.v0[i]) - before[i]);
       div += inv_h2 * ((column + 1 < plan.columns ? slice.v2[i] : T(0)) - behind);
       if (ND == 3) {
-        slice.v1[ND == 3 ? i : 0] = p[voxels];
-        div +=
-            inv_h1 * ((row + 1 < plan.rows ? p[voxels] : T(0)) - (row > 0 ? p[voxels - plan.columns] : T(0)));
+        const T v1 = v[k + voxels], over = row > 0 ? v[k + voxels - plan.columns] : T(0);
+        div += inv_h1 * ((row + 1 < plan.rows ? v1 : T(0)) - over);
+        slice.v1[ND == 3 ? i : 0] = v1;
       }
       u[i] = (slice.o[i] - div + f[i]) * scale_u;
     }
     softmax_in_place(u);
   };
 
-  const int64_t first = segment * plan.segment_units * kUnit;
-  const int64_t planned = first + plan.segment_units * kUnit,
-                end = planned < plan.slices ? planned : plan.slices;
-  const int64_t begin = first > 0 ? first - 1 : 0;
+  const int first = segment * plan.segment_units * kUnit, planned = first + plan.segment_units * kUnit;
+  const int end = planned < plan.slices ? planned : plan.slices, begin = first > 0 ? first - 1 : 0;
   Slice<T, I, ND> now, next;
   T u[I] = {}, u_next[I] = {}, new_v0[I] = {}, mass[I] = {};
   T product = 0;
@@ -149,12 +157,12 @@ __global__ void __launch_bounds__(Tile<ND>::kThreads)
     T before[I] = {};
     if (begin > 0 && inside) {
 #pragma unroll
-      for (int i = 0; i < I; ++i) before[i] = v[i * dual_class + (begin - 1) * plane];
+      for (int i = 0; i < I; ++i) before[i] = v[i * dual_class + (begin - 1) * plane + here];
     }
     load(begin, before, now, u);
   }
 
-  for (int64_t s = begin; s < end; ++s) {
+  for (int s = begin; s < end; ++s) {
     const bool last = s + 1 == plan.slices, counts = inner && s >= first;
     if (!last) load(s + 1, now.v0, next, u_next);
 #pragma unroll
@@ -166,8 +174,8 @@ __global__ void __launch_bounds__(Tile<ND>::kThreads)
 #pragma unroll
     for (int i = 0; i < I; ++i) before_v0[i] = new_v0[i];
     if (inside) {
-      const int64_t at = s * plane;
-      const T bound = bound_of(in, image, at + here, lam);
+      const unsigned at = s * plane + here;
+      const T bound = bound_of(in, image, at, lam);
 #pragma unroll
       for (int i = 0; i < I; ++i) {
         const T y0 = now.v0[i] - (last ? T(0) : tau * inv_h0 * (u_next[i] - u[i]));
@@ -180,25 +188,24 @@ __global__ void __launch_bounds__(Tile<ND>::kThreads)
         }
         const T norm = sqrt(square), shrink = norm > bound ? bound / norm : T(1);
         T q0 = y0 * shrink, q1 = y1 * shrink, q2 = y2 * shrink;
+        const unsigned k = i * dual_class + at;
         if (in.accelerate) {
-          const int64_t k = dual_at + i * dual_class + at;
-          const auto extrapolate = [&](int64_t offset, T old_v, T &q) {
-            const T change = q - step.from.q[k + offset];
+          const auto extrapolate = [&](unsigned at_q, T old_v, T &q) {
+            const T change = q - old_q[at_q];
             if (counts) {
               product += (old_v - q) * change;
-              step.to.q[k + offset] = q;
+              to_q[at_q] = q;
             }
             q += beta * change;
           };
-          if (has_slices) extrapolate(0, now.v0[i], q0);
-          if (ND == 3) extrapolate(voxels, now.v1[ND == 3 ? i : 0], q1);
-          extrapolate(v2_at, now.v2[i], q2);
+          if (has_slices) extrapolate(k, now.v0[i], q0);
+          if (ND == 3) extrapolate(k + voxels, now.v1[ND == 3 ? i : 0], q1);
+          extrapolate(k + v2_at, now.v2[i], q2);
         }
         if (counts) {
-          T *p = step.to.v + dual_at + i * dual_class + at;
-          if (has_slices) p[0] = q0;
-          if (ND == 3) p[voxels] = q1;
-          p[v2_at] = q2;
+          if (has_slices) to_v[k] = q0;
+          if (ND == 3) to_v[k + voxels] = q1;
+          to_v[k + v2_at] = q2;
         }
         new_v0[i] = last ? T(0) : q0;
         new_v2[i] = q2;
@@ -226,7 +233,7 @@ __global__ void __launch_bounds__(Tile<ND>::kThreads)
     }
 
     if (s >= first && ((s + 1) % kUnit == 0 || s + 1 == end)) {
-      const int64_t part = (tile_y * plan.tiles_x + tile_x) * plan.units + s / kUnit;
+      const unsigned part = (tile_y * plan.tiles_x + tile_x) * plan.units + s / kUnit;
       if (in.has_volume) {
         double sums[I];
 #pragma unroll
@@ -250,14 +257,13 @@ __global__ void __launch_bounds__(Tile<ND>::kThreads)
   }
 
   if (!in.has_volume && !advance) return;
-  if (!last_block(tickets + image, static_cast<unsigned>(plan.tiles_y * plan.tiles_x * plan.segments)))
-    return;
+  if (!last_block(tickets + image, plan.blocks())) return;
   if (in.has_volume) {
     double sums[I];
     for (int i = 0; i < I; ++i) {
       const double *partials = step.partials + (image * I + i) * plan.partials();
       sums[i] = 0;
-      for (int64_t k = me; k < plan.partials(); k += kSize) sums[i] += partials[k];
+      for (unsigned k = me; k < plan.partials(); k += kSize) sums[i] += partials[k];
     }
     block_reduce(sums, Sum());
     if (me == 0)
@@ -272,8 +278,8 @@ template <class T, int ND, int I>
 void launch_fused(const Grid &grid, const Inputs<T> &in, const Step<T> &step, const Finish &finish,
                   bool advance, unsigned *tickets, cudaStream_t stream) {
   const FusedPlan plan = fused_plan<ND>(grid);
-  launch("fused", fused_kernel<T, I, ND>, dim3(grid.batch * plan.blocks()), dim3(Tile<ND>::kX, Tile<ND>::kY),
-         0, stream, in, step, finish, plan, advance, tickets);
+  launch("fused", fused_kernel<T, I, ND>, dim3(static_cast<unsigned>(grid.batch * plan.blocks())),
+         dim3(Tile<ND>::kX, Tile<ND>::kY), 0, stream, in, step, finish, plan, advance, tickets);
 }
 
 // Most classes that the fused iteration serves: their state has to fit into the registers.

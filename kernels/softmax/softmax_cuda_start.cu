@@ -34,12 +34,14 @@ __global__ void __launch_bounds__(kThreads) scan_kernel(Inputs<T> in, Start<T> s
       const double edge = bound_of(in, work.image, work.x, T(1));
       max[1] = edge >= 0 ? edge : NAN;
       const int64_t base = work.image * g.classes * g.nd * g.voxels + work.x;
+      const Site site = site_of(g, work.x);
       for (int k = 0; k < g.classes * g.nd; ++k) {
         const int64_t at = base + k * g.voxels;
         const T q = start.init_tv ? start.init_tv[at] : T(0);
         max[2] = Max()(max[2], static_cast<double>(fabs(q)));
-        start.dual.v[at] = q;
-        if (start.dual.q) start.dual.q[at] = q;
+        const bool outward = site.last >> (k % g.nd) & 1;  // points out of the grid: in no difference
+        start.dual.v[at] = outward ? T(0) : q;
+        if (start.dual.q) start.dual.q[at] = start.dual.v[at];
       }
     }
   }
