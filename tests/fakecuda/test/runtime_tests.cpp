@@ -120,7 +120,7 @@ TEST_CASE("large dynamic shared memory and large parameters") {
   float *out;
   REQUIRE(cudaMalloc(&out, 64 * sizeof(float)) == cudaSuccess);
   const size_t count = 100 * 1024 / sizeof(float);
-  segprior::launch("use_dynamic", use_dynamic, 2, 64, count * sizeof(float), nullptr, out, count);
+  segprior::launch("use_dynamic", use_dynamic, 1, 64, count * sizeof(float), nullptr, out, count);
   CHECK(out[63] == 1);
   cudaFree(out);
 

@@ -67,7 +67,7 @@ __global__ void atomics(int *out) {
   atomicMax(&out[1], t);
   atomicMin(&out[2], -t);
   atomicInc(reinterpret_cast<unsigned *>(&out[3]), 9);
-  for (int old = out[4], seen;; old = seen) {
+  for (int old = 0, seen;; old = seen) {
     seen = atomicCAS(&out[4], old, old + 2);
     if (seen == old) break;
   }
