@@ -5,8 +5,8 @@ already uses it. Three answers to "who allocates":
 
 * NumPy, and any other CPU array that only speaks DLPack: NumPy.
 * torch and CuPy: their own allocators, under the stream that the call uses.
-* JAX: its arrays are immutable, so results are computed into aligned NumPy memory that JAX then adopts through
-  DLPack without a copy. CPU only: there is no way to hand CUDA memory to JAX from outside.
+* JAX: its arrays are immutable, so results are computed into aligned NumPy memory that JAX then adopts
+  through DLPack without a copy. CPU only: there is no way to hand CUDA memory to JAX from outside.
 """
 
 from __future__ import annotations

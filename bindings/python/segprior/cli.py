@@ -193,7 +193,7 @@ def _segment(args: argparse.Namespace) -> int:
         raise SegpriorError(f"no result: {summary(found)}; a larger --eps may help")
     paths = write_outputs(found, image, args.output, args.image.stem)
     if not args.quiet:
-        print(f"{args.image}: {image.shape[1]} x {image.shape[0]} pixels, {settings.classes} classes")
+        print(f"{args.image.name}: {image.shape[1]} x {image.shape[0]} pixels, {settings.classes} classes")
         print(volume_table(found))
         print(summary(found))
         print(f"wrote {len(paths)} files: {args.output / args.image.stem}_*")

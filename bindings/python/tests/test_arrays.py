@@ -54,7 +54,7 @@ def test_a_view_keeps_the_memory_alive() -> None:
     assert alive() is None, "the capsule was not released"
 
 
-def test_byte_offset_and_slices(problem: dict[str, Any]) -> None:
+def test_slices(problem: dict[str, Any]) -> None:
     features = problem["features"]
     whole = segprior.softmax(features, tv=segprior.TV())
     second = segprior.softmax(Foreign(features[1:]), tv=segprior.TV())
@@ -133,46 +133,55 @@ def test_not_a_capsule() -> None:
         segprior.softmax(Odd(np.zeros((1, 2, 3, 4))))
 
 
+class Edited(Foreign):
+    """Exports a capsule whose DLTensor the test may change first (NumPy's deleter does not look at it)."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        super().__init__(array)
+        self.capsule = array.__dlpack__(max_version=(1, 0))
+        pointer = _arrays._capsule_pointer(self.capsule, b"dltensor_versioned")
+        self.dl = ctypes.cast(pointer, ctypes.POINTER(_arrays._ManagedVersioned)).contents.dl_tensor
+        self.arguments: list[dict[str, Any]] = []
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return (self.dl.device_type, self.dl.device_id)
+
+    def __dlpack__(self, **arguments: Any) -> Any:
+        self.arguments.append(arguments)
+        return self.capsule
+
+
+def test_byte_offset() -> None:
+    given = Edited(np.zeros((1, 2, 3, 4)))
+    address = given.dl.data
+    given.dl.data, given.dl.byte_offset = address - 64, 64
+    assert _arrays.view(given, "features").tensor.data == address
+
+
+def test_pinned_memory_is_host_memory() -> None:
+    given = Edited(np.zeros((1, 2, 3, 4)))
+    given.dl.device_type, given.dl.device_id = 3, 1
+    assert _arrays.view(given, "features").device == (_ffi.CPU, 0)
+    given.dl.device_type = 13
+    assert _arrays.view(given, "features").device == (_ffi.CUDA, 1)
+
+
 def test_other_devices_are_refused() -> None:
-    array = np.zeros((1, 2, 3, 4))
-    capsule = array.__dlpack__(max_version=(1, 0))
-    managed = ctypes.cast(
-        _arrays._capsule_pointer(capsule, b"dltensor_versioned"), ctypes.POINTER(_arrays._ManagedVersioned)
-    ).contents
-    managed.dl_tensor.device_type = 8  # Metal
-
-    class Metal(Foreign):
-        def __dlpack__(self, **arguments: Any) -> Any:
-            return capsule
-
+    given = Edited(np.zeros((1, 2, 3, 4)))
+    given.dl.device_type = 8  # Metal
     with pytest.raises(segprior.InvalidValueError, match="features lives on DLPack device type 8"):
-        segprior.softmax(Metal(array))
-    managed.dl_tensor.device_type = 1
+        segprior.softmax(given)
 
 
 def test_cuda_memory_of_an_unknown_framework_is_refused() -> None:
-    array = np.zeros((1, 2, 3, 4))
-    capsule = array.__dlpack__(max_version=(1, 0))
-    managed = ctypes.cast(
-        _arrays._capsule_pointer(capsule, b"dltensor_versioned"), ctypes.POINTER(_arrays._ManagedVersioned)
-    ).contents
-    managed.dl_tensor.device_type = 2
-    streams = []
-
-    class Unknown(Foreign):
-        def __dlpack_device__(self) -> tuple[int, int]:
-            return (2, 0)
-
-        def __dlpack__(self, **arguments: Any) -> Any:
-            streams.append(arguments["stream"])
-            return capsule
-
-    with pytest.raises(segprior.InvalidTypeError, match="cannot allocate CUDA memory for Unknown"):
-        segprior.softmax(Unknown(array))
+    given = Edited(np.zeros((1, 2, 3, 4)))
+    given.dl.device_type = 2
+    with pytest.raises(segprior.InvalidTypeError, match="cannot allocate CUDA memory for Edited"):
+        segprior.softmax(given)
     with pytest.raises(segprior.InvalidTypeError):
-        segprior.softmax(Unknown(array), stream=0)
-    assert streams == [-1, 1]  # the producer's own stream; DLPack's spelling of the legacy default stream
-    managed.dl_tensor.device_type = 1
+        segprior.softmax(given, stream=0)
+    # The producer's own stream; DLPack's spelling of the legacy default stream.
+    assert [arguments["stream"] for arguments in given.arguments] == [-1, 1]
 
 
 def check_framework(make: Any, back: Any, kind: type, problem: dict[str, Any]) -> None:

@@ -13,11 +13,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
-import segprior
-from segprior import cli, demo, images
-from segprior.segment import Settings, edge_function, segment, similarity
+for needed in ("PIL", "sklearn", "skimage", "matplotlib"):
+    pytest.importorskip(needed, reason=f"{needed} is not installed: pip install 'segprior[cli]'")
+
+from PIL import Image  # noqa: E402
+
+import segprior  # noqa: E402
+from segprior import cli, demo, images  # noqa: E402
+from segprior.segment import Settings, edge_function, segment, similarity  # noqa: E402
 
 
 @pytest.fixture

@@ -211,7 +211,7 @@ def test_threads_have_their_own_contexts(problem: dict[str, Any]) -> None:
         return np.concatenate([r.u.ravel(), r.backward(problem["grad_u"]).features.ravel()])
 
     expected, found, handles, failed = solve(), [], [], []
-    barrier = threading.Barrier(4)
+    barrier = threading.Barrier(4, timeout=120)  # a failing thread must not hang the rest
 
     def work() -> None:
         try:
