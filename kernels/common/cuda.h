@@ -49,6 +49,9 @@ void launch(const char *name, void (*kernel)(P...), dim3 grid, dim3 block, size_
   check(cudaLaunchKernelEx(&config, kernel, args...), name);
 }
 
+// The rest is for kernels; host files of the real backend are compiled without nvcc.
+#if defined(__CUDACC__) || defined(FAKECUDA)
+
 // SEGPRIOR_SHARED(type, name, count): a static shared array of the calling block; `count` is a constant
 // expression, `type` holds no comma. As in CUDA, its content is undefined until written, and every call of
 // one function (one instantiation of a template) uses the same array.
@@ -101,5 +104,7 @@ __device__ inline bool last_block(unsigned *counter, unsigned blocks) {
   __syncthreads();
   return is_last[0] != 0;
 }
+
+#endif
 
 }  // namespace segprior
