@@ -7,13 +7,15 @@ namespace {
 template <class T>
 __global__ void blocks_kernel(const T *in, T *out) {
   const T value = in[blockIdx.x * segprior::block_threads() + segprior::thread_rank()];
-  const T sum = segprior::block_sum(value), max = segprior::block_max(value);
+  const T sum = segprior::block_sum(value), again = segprior::block_sum(value);
+  const T max = segprior::block_max(value);
   T both[2] = {value * value, value};
   segprior::block_reduce(both, segprior::Sum());
   if (segprior::thread_rank() == 0) {
-    out[3 * blockIdx.x] = sum;
-    out[3 * blockIdx.x + 1] = max;
-    out[3 * blockIdx.x + 2] = both[0];
+    out[4 * blockIdx.x] = sum;
+    out[4 * blockIdx.x + 1] = max;
+    out[4 * blockIdx.x + 2] = both[0];
+    out[4 * blockIdx.x + 3] = again;
   }
 }
 

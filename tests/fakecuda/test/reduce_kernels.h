@@ -3,8 +3,8 @@
 
 #include <cuda_runtime.h>
 
-// Per block, three ways in one kernel, back to back: out[3 b ...] = sum, max, sum of squares through the
-// several-values form. in: [blocks][threads of a block].
+// Per block, in one kernel, back to back: out[4 b ...] = sum, max, sum of squares through the several-values
+// form, and the sum once more (which reuses the first one's shared array). in: [blocks][threads of a block].
 template <class T>
 void reduce_blocks(unsigned blocks, dim3 block, const T *in, T *out);
 

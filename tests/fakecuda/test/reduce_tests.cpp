@@ -92,7 +92,7 @@ void check_blocks() {
     if (threads > 1024) continue;
     CAPTURE(threads);
     const std::vector<T> values = some_values<T>(kBlocks * threads, static_cast<unsigned>(threads));
-    const DeviceArray<T> in(values), out(std::vector<T>(3 * kBlocks));
+    const DeviceArray<T> in(values), out(std::vector<T>(4 * kBlocks));
     for_every_order([&] {
       reduce_blocks(kBlocks, shape, in.data, out.data);
       const std::vector<T> result = out.host();
@@ -101,9 +101,10 @@ void check_blocks() {
         for (T value : mine) squares.push_back(value * value);
         const auto sum = [](T x, T y) { return x + y; };
         const auto max = [](T x, T y) { return x > y ? x : y; };
-        CHECK(same_bits(result[3 * b], reference(mine.data(), threads, sum)));
-        CHECK(result[3 * b + 1] == reference(mine.data(), threads, max));
-        CHECK(same_bits(result[3 * b + 2], reference(squares.data(), threads, sum)));
+        CHECK(same_bits(result[4 * b], reference(mine.data(), threads, sum)));
+        CHECK(same_bits(result[4 * b + 3], result[4 * b]));
+        CHECK(result[4 * b + 1] == reference(mine.data(), threads, max));
+        CHECK(same_bits(result[4 * b + 2], reference(squares.data(), threads, sum)));
       }
     });
   }
@@ -150,7 +151,7 @@ TEST_CASE("NaN survives the maximum from every thread") {
     std::vector<float> values(kThreads, 1.0f);
     values[where] = nan;
     values[(where + 1) % kThreads] = 2.0f;
-    const DeviceArray<float> in(values), out(std::vector<float>(3));
+    const DeviceArray<float> in(values), out(std::vector<float>(4));
     reduce_blocks(1, dim3(kThreads), in.data, out.data);
     CHECK(std::isnan(out.host()[1]));
   }
@@ -160,7 +161,7 @@ TEST_CASE("the maximum of infinities and of negative values") {
   std::vector<float> values(64, -std::numeric_limits<float>::infinity());
   const DeviceArray<float> none(values);
   values[40] = -3;
-  const DeviceArray<float> in(values), out(std::vector<float>(3));
+  const DeviceArray<float> in(values), out(std::vector<float>(4));
   reduce_blocks(1, dim3(64), none.data, out.data);
   CHECK(out.host()[1] == -std::numeric_limits<float>::infinity());
   reduce_blocks(1, dim3(64), in.data, out.data);
