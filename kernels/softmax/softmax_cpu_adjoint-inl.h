@@ -52,7 +52,7 @@ template <class T>
 HWY_INLINE void block_softmax(const RowShape<T> &s, const Scratch<T> &scratch, const T *logits,
                               const T *shift, int64_t n) {
   T *max = scratch.row[0], *sum = scratch.row[1];
-  load_logits(s.classes, n, scratch.block, logits, s.voxels, T{1}, shift, scratch.values, max);
+  load_logits(s, n, scratch.block, logits, T{1}, shift, scratch.values, max);
   exponentials(s.classes, n, scratch.block, scratch.values, max, sum);
   reciprocal(n, sum);
   for (int i = 0; i < s.classes; ++i) {
@@ -138,6 +138,9 @@ void adjoint_dual_nd(const AdjointDualRow<T> &r) {
     }
     const auto body = [&](auto d, int64_t x, bool border) HWY_ATTR {
       using V = hn::Vec<decltype(d)>;
+      // u and R of the next row are this row's neighbours: the one after is what comes next.
+      prefetch_next_row(s, u + s.columns + x);
+      prefetch_next_row(s, g + s.columns + x);
       const V u_here = hn::LoadU(d, u + x), g_here = hn::LoadU(d, g + x);
       V y[ND], grad_q[ND], slope[ND];
       V square = hn::Zero(d), along = hn::Zero(d);
@@ -146,6 +149,8 @@ void adjoint_dual_nd(const AdjointDualRow<T> &r) {
         const V inv_h = hn::Set(d, s.inv_spacing[c]);
         const V u_ahead = edge_of_grid ? u_here : hn::LoadU(d, u_next[c] + x);
         const V g_ahead = edge_of_grid ? g_here : hn::LoadU(d, g_next[c] + x);
+        prefetch_next_row(s, v[c] + x);
+        prefetch_next_row(s, static_cast<const T *>(grad_y[c]) + x);
         slope[c] = hn::Sub(u_ahead, u_here);
         y[c] = hn::NegMulAdd(hn::Set(d, step[c]), slope[c], hn::LoadU(d, v[c] + x));
         square = hn::MulAdd(y[c], y[c], square);

@@ -31,8 +31,8 @@ struct RowShape {
 // blocks of all classes and three rows.
 template <class T>
 int64_t block_columns(int classes) {
-  const int64_t fit = 16384 / (static_cast<int64_t>(sizeof(T)) * classes) / 64 * 64;
-  return fit < 64 ? 64 : (fit > 1024 ? 1024 : fit);
+  const int64_t fit = 65536 / (static_cast<int64_t>(sizeof(T)) * classes) / 64 * 64;
+  return fit < 64 ? 64 : (fit > 4096 ? 4096 : fit);
 }
 template <class T>
 int64_t scratch_size(int classes, int64_t columns) {

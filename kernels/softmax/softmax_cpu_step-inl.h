@@ -47,6 +47,14 @@ class Total {
   double tail_;
 };
 
+// Asks for the same column of the next row. Rows of a class follow one another in memory, but the classes'
+// rows are worked through in turn: the hardware's prefetcher starts anew at each of these short runs and
+// comes too late. (A third of the time at 21 classes.) May point past the end, which prefetching forgives.
+template <class T>
+HWY_INLINE void prefetch_next_row(const RowShape<T> &s, const T *here) {
+  __builtin_prefetch(here + s.columns);
+}
+
 template <class T>
 HWY_INLINE void fill(int64_t n, T value, T *out) {
   for_columns<T>(0, n, [&](auto d, int64_t x) HWY_ATTR { hn::StoreU(hn::Set(d, value), d, out + x); });
@@ -92,14 +100,15 @@ HWY_INLINE void reciprocal(int64_t n, T *row) {
 
 // values[i] <- in_i * scale + shift_i (null: 0) of one block; max <- maximum over the classes.
 template <class T>
-HWY_INLINE void load_logits(int classes, int64_t n, int64_t block, const T *in, int64_t stride, T scale,
+HWY_INLINE void load_logits(const RowShape<T> &s, int64_t n, int64_t block, const T *in, T scale,
                             const T *shift, T *values, T *max) {
   fill<T>(n, -std::numeric_limits<T>::infinity(), max);
-  for (int i = 0; i < classes; ++i) {
-    const T *from = in + i * stride;
+  for (int i = 0; i < s.classes; ++i) {
+    const T *from = in + i * s.voxels;
     T *to = values + i * block;
     const T offset = shift ? shift[i] : 0;
     for_columns<T>(0, n, [&](auto d, int64_t x) HWY_ATTR {
+      prefetch_next_row(s, from + x);
       const auto z = hn::MulAdd(hn::LoadU(d, from + x), hn::Set(d, scale), hn::Set(d, offset));
       hn::StoreU(z, d, to + x);
       hn::StoreU(hn::Max(hn::LoadU(d, max + x), z), d, max + x);
@@ -113,7 +122,7 @@ void softmax(const RowShape<T> &s, const T *in, T scale, const T *shift, T *out)
   for (int64_t x0 = 0; x0 < s.columns; x0 += scratch.block) {
     const int64_t n = HWY_MIN(scratch.block, s.columns - x0);
     T *max = scratch.row[0], *sum = scratch.row[1];
-    load_logits(s.classes, n, scratch.block, in + x0, s.voxels, scale, shift, scratch.values, max);
+    load_logits(s, n, scratch.block, in + x0, scale, shift, scratch.values, max);
     exponentials(s.classes, n, scratch.block, scratch.values, max, sum);
     reciprocal(n, sum);
     for (int i = 0; i < s.classes; ++i) {
@@ -173,11 +182,13 @@ void logits_nd(const RowShape<T> &s, const T *features, const DualRow<T> *dual, 
         hn::StoreU(hn::MulAdd(hn::LoadU(d, o + x), hn::Set(d, scale), hn::Set(d, shift[i])), d, z + x);
       });
     } else {
-      for_divergence<ND>(s.inv_spacing, dual_of_class(s, *dual, i), 0, s.columns,
-                         [&](auto d, int64_t x, auto div) HWY_ATTR {
-                           const auto sum = hn::Sub(hn::LoadU(d, o + x), div);
-                           hn::StoreU(hn::MulAdd(sum, hn::Set(d, scale), hn::Set(d, shift[i])), d, z + x);
-                         });
+      const DualPointers<T> p = dual_of_class(s, *dual, i);
+      for_divergence<ND>(s.inv_spacing, p, 0, s.columns, [&](auto d, int64_t x, auto div) HWY_ATTR {
+        prefetch_next_row(s, o + x);
+        for (int c = 0; c < ND; ++c) prefetch_next_row(s, p.v[c] + x);
+        const auto sum = hn::Sub(hn::LoadU(d, o + x), div);
+        hn::StoreU(hn::MulAdd(sum, hn::Set(d, scale), hn::Set(d, shift[i])), d, z + x);
+      });
     }
   }
 }
@@ -219,6 +230,7 @@ HWY_INLINE void dual_step(const StepRow<T> &r, int i, int64_t begin, int64_t end
     V square = hn::Zero(d);
     for (int c = 0; c < ND; ++c) {
       const V ahead = c + 1 == ND && border ? here : hn::LoadU(d, next[c] + x);
+      prefetch_next_row(s, v[c] + x);
       y[c] = hn::NegMulAdd(hn::Set(d, step[c]), hn::Sub(ahead, here), hn::LoadU(d, v[c] + x));
       square = hn::MulAdd(y[c], y[c], square);
     }
@@ -274,8 +286,10 @@ void step_nd(const StepRow<T> &r) {
             r.v_out,
             {{r.v_prev[0].row, r.v_prev[0].class_stride}, {r.v_prev[1].row, r.v_prev[1].class_stride}}};
         for_divergence<ND>(s.inv_spacing, dual_of_class(s, dual, i), x0, x0 + n,
-                           [&](auto d, int64_t x, auto div)
-                               HWY_ATTR { store(d, x, hn::Sub(hn::LoadU(d, o + x), div)); });
+                           [&](auto d, int64_t x, auto div) HWY_ATTR {
+                             prefetch_next_row(s, o + x);
+                             store(d, x, hn::Sub(hn::LoadU(d, o + x), div));
+                           });
       }
       // u is no longer needed at these columns: class i's forward neighbours lie ahead of the block.
       if (keep)
