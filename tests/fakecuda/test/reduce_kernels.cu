@@ -21,12 +21,11 @@ __global__ void blocks_kernel(const T *in, T *out) {
 
 template <class T>
 __global__ void grid_kernel(const T *in, T *partial, unsigned *counter, T *out) {
-  const T sum = segprior::block_sum(in[blockIdx.x * segprior::block_threads() + segprior::thread_rank()]);
-  if (segprior::thread_rank() == 0) partial[blockIdx.x] = sum;
+  const unsigned rank = segprior::thread_rank(), threads = segprior::block_threads();
+  partial[blockIdx.x * threads + rank] = in[blockIdx.x * threads + rank];  // by every thread
   if (!segprior::last_block(counter, gridDim.x)) return;
   T total = 0;
-  for (unsigned i = segprior::thread_rank(); i < gridDim.x; i += segprior::block_threads())
-    total += partial[i];
+  for (unsigned b = 0; b < gridDim.x; ++b) total += partial[b * threads + (rank + 1) % threads];
   total = segprior::block_sum(total);
   if (segprior::thread_rank() == 0) out[0] = total;
 }

@@ -8,6 +8,7 @@
 template <class T>
 void reduce_blocks(unsigned blocks, dim3 block, const T *in, T *out);
 
-// out[0] = sum over the blocks' sums, by the last block. `counter` starts at 0 and is 0 afterwards.
+// out[0] = sum over all blocks, by the last one. partial: as large as `in`, written by every thread.
+// `counter` starts at 0 and is 0 afterwards.
 template <class T>
 void reduce_grid(unsigned blocks, dim3 block, const T *in, T *partial, unsigned *counter, T *out);

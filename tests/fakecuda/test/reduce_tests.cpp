@@ -116,13 +116,11 @@ void check_grid() {
     for (dim3 shape : {dim3(32), dim3(96), dim3(8, 4, 2)}) {
       const size_t threads = size_t{shape.x} * shape.y * shape.z;
       const std::vector<T> values = some_values<T>(blocks * threads, blocks);
-      const DeviceArray<T> in(values), partial{std::vector<T>(blocks)}, out{std::vector<T>(1)};
+      const DeviceArray<T> in(values), partial{std::vector<T>(values.size())}, out{std::vector<T>(1)};
       const DeviceArray<unsigned> counter(std::vector<unsigned>{0});
       std::vector<T> row(threads, T(0));
-      for (unsigned b = 0; b < blocks; ++b) {
-        const T sum = reference(values.data() + b * threads, threads, [](T x, T y) { return x + y; });
-        row[b % threads] += sum;
-      }
+      for (unsigned b = 0; b < blocks; ++b)
+        for (size_t t = 0; t < threads; ++t) row[t] += values[b * threads + (t + 1) % threads];
       const T expected = reference(row.data(), threads, [](T x, T y) { return x + y; });
       for_every_order([&] {
         reduce_grid(blocks, shape, in.data, partial.data, counter.data, out.data);
