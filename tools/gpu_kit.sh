@@ -16,7 +16,7 @@ git ls-files -z | xargs -0 cp --parents -t "$kit"
 add_headers() {
   local folder=third_party/${1%/*} file
   if [ ! -d "$folder" ]; then
-    file=$(echo "#include <$1>" | c++ -M -x c++ - 2>/dev/null | tr ' ' '\n' | grep -m1 "/$1\$") ||
+    file=$(echo "#include <$1>" | c++ -M -x c++ - 2>/dev/null | tr ' ' '\n' | grep "/$1\$") ||
       { echo "$1 not found: run make env first"; exit 1; }
     folder=${file%/*}
   fi
