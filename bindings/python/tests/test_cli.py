@@ -96,6 +96,17 @@ def test_photograph(name: str, tmp_path: Path) -> None:
     assert boundary(found.labels) < 0.5 * boundary(rough.labels), "TV shortens boundaries"
 
 
+def test_chunks_do_not_stop_early(tmp_path: Path) -> None:
+    """Steps are short after a chunk's start, where momentum is missing; that must not pass for convergence."""
+    photo = Image.open(demo.photograph("coins.png"))
+    image = images.normalise(np.asarray(photo.resize((photo.width // 3, photo.height // 3))))
+    settings = Settings(classes=3, volume=(0.2, 0.3, 0.5), threads=1)
+    whole = segment(image, dataclasses.replace(settings, chunk=2000))
+    chunks = segment(image, dataclasses.replace(settings, chunk=100))
+    assert chunks.iterations > 0.7 * whole.iterations > 140
+    assert (chunks.labels != whole.labels).mean() < 2e-3
+
+
 def boundary(labels: np.ndarray) -> int:
     return int((labels[1:] != labels[:-1]).sum() + (labels[:, 1:] != labels[:, :-1]).sum())
 
