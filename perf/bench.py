@@ -1,0 +1,164 @@
+#!/usr/bin/env python3
+"""Benchmark of libsegprior against other implementations. What is measured and how to read it: perf/README.md.
+
+Prints tables, and writes JSON lines to perf/results/<device>-<date>.jsonl (or --output). Never fails for want of
+a rival: one that cannot run is listed with the reason. The exit status is 1 if one of our own entries failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any, Callable
+
+HERE = Path(__file__).resolve().parent
+ENVIRONMENT = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "segprior" / "venv-bench"
+sys.path[:0] = [str(HERE), str(HERE.parent / "bindings" / "python")]
+
+CPU_SHAPES = ["1x21x513x513", "1x2x512x512", "8x2x256x256", "1x2x128x128x128", "16x4x64x64"]
+# The headline settings of the streaming kernels, then a 4K frame and a volume (with its own T).
+CUDA_SHAPES = ["1x4x512x512", "16x4x512x512", "16x4x1024x1024", "16x21x513x513", "1x4x3840x2160", "1x2x512x512x512"]
+CUDA_ITERATIONS = {"1x2x512x512x512": 100}
+QUICK_SHAPES = ["1x2x512x512", "8x2x256x256"]
+ENTRIES = ["forward", "backward", "memory", "convergence", "threads"]
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="two shapes, few runs, no compiled rivals: a minute")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--only", choices=ENTRIES, action="append", help="this entry alone; may be repeated")
+    parser.add_argument("--shape", action="append", help="instead of the standard ones, e.g. 1x2x512x512")
+    parser.add_argument("--output", "--json", type=Path, metavar="FILE", help="JSON lines; default: perf/results/")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads of all contenders; default: all cores")
+    parser.add_argument("--time-limit", type=float, metavar="SECONDS", help="start nothing new after that; "
+                        "default: none on the CPU, 120 on CUDA")
+    return parser.parse_args()
+
+
+def enter_environment() -> None:
+    """Continues in the rivals' environment if torch is not here but there."""
+    try:
+        import torch  # noqa: F401
+
+        return
+    except ImportError:
+        pass
+    python = ENVIRONMENT / "bin" / "python"
+    if python.is_file() and Path(sys.prefix).resolve() != ENVIRONMENT.resolve():
+        os.execv(python, [str(python), str(Path(__file__).resolve()), *sys.argv[1:]])
+    print(f"torch is not installed here nor in {ENVIRONMENT} (perf/make_rivals_env.sh makes it)", flush=True)
+
+
+def use_threads(wanted: int | None) -> int:
+    """The process itself is confined to as many cores: JAX cannot be told otherwise."""
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+    threads = wanted or len(cores)
+    if threads < len(cores):
+        os.sched_setaffinity(0, cores[:threads])
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    try:
+        import torch
+
+        torch.set_num_threads(threads)
+    except ImportError:
+        pass
+    return threads
+
+
+Job = tuple[str, str, Callable[[Any], list[dict[str, Any]]]]  # entry, title, function of the Bench
+
+
+def jobs(options: argparse.Namespace) -> list[Job]:
+    from segprior_bench import convergence, memory, problem, races
+
+    def race(entry: str, label: str, rivals: list[str] = races.RIVALS) -> Job:
+        given = problem.parse(label, iterations=CUDA_ITERATIONS.get(label, 30) if options.device == "cuda" else 30)
+        title = f"{entry} {label}, T = {given.iterations}, {given.dtype}, {options.device}"
+        return entry, title, lambda bench: races.run(bench, entry, given, rivals)
+
+    shapes = options.shape or (QUICK_SHAPES if options.quick else None)
+    if options.device == "cuda":
+        # What compiles for long comes last, so that a time limit takes it rather than a headline.
+        slow = [name for name in races.RIVALS if name in races.SLOW_START]
+        fast = [name for name in races.RIVALS if name not in races.SLOW_START]
+        shapes = shapes or CUDA_SHAPES
+        both = [race("forward", s, fast) for s in shapes] + [race("backward", s, fast) for s in shapes]
+        return both + [race("forward", s, slow) for s in shapes]
+    found: list[Job] = []
+    shapes = shapes or CPU_SHAPES
+    found += [race("forward", label) for label in shapes]
+    found += [race("backward", label) for label in shapes]
+    for label in shapes[:2]:
+        given = problem.parse(label)
+        found.append(("memory", f"memory {label}, T = 30, float32", lambda b, p=given: memory.run(b, p)))
+    for size in (64,) if options.quick else (64, 128):
+        for eps, lam in convergence.SETTINGS:
+            title = f"convergence 1x3x{size}x{size}, eps {eps:g}, lam {lam:g}: until max|u-u*| < 1e-3"
+            found.append(("convergence", title, lambda b, a=(size, eps, lam): convergence.run(b, *a)))
+    for label in shapes[:3]:
+        given = problem.parse(label)
+        found.append(("threads", f"threads {label}, T = 30, float32", lambda b, p=given: races.thread_scaling(b, p)))
+    return found
+
+
+def versions() -> dict[str, str]:
+    found = {}
+    for name in ("numpy", "torch", "jax", "triton"):
+        try:
+            found[name] = str(__import__(name).__version__)
+        except Exception:
+            found[name] = "none"
+    return found
+
+
+def main() -> int:
+    options = parse_arguments()
+    enter_environment()
+    threads = use_threads(options.threads)
+    from segprior import _ffi
+    from segprior_bench import report
+    from segprior_bench.races import Bench
+    from segprior_bench.timing import copy_bandwidth
+
+    if sys.platform == "linux":  # autograd is hungry: should memory run out, this process is the one to end
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    began = time.monotonic()
+    limit = options.time_limit or (120 if options.device == "cuda" else float("inf"))
+    name = report.device_name(options.device)
+    common = dict(commit=report.commit(), device=name, threads=threads)
+    output = options.output or report.default_output(options.device)
+    out = report.Report(output, common)
+    rate = copy_bandwidth(options.device, threads)
+    now = datetime.datetime.now(datetime.timezone.utc).strftime("%FT%TZ")
+    machine = dict(date=now, copy_gb_per_s=rate / 1e9, load_average=report.load_average(), versions=versions())
+    out.row(entry="machine", library=_ffi.library().version_string, **machine)
+    print(f"{name}, {threads} threads, copy {rate / 1e9:.1f} GB/s, load average {machine['load_average']}, {now}")
+    bench = Bench(out, options.device, threads, rate, options.quick, began + limit)
+    failures = 0
+    for entry, title, work in jobs(options):
+        if options.only and entry not in options.only:
+            continue
+        if bench.out_of_time():
+            out.row(entry=entry, who="segprior", title=title, not_run="out of time")
+            print(f"\n{title}: out of time", flush=True)
+            continue
+        try:
+            report.print_table(title, entry, work(bench))
+        except Exception as error:
+            failures += 1
+            out.row(entry=entry, who="segprior", title=title, not_run=f"failed: {type(error).__name__}: {error}")
+            print(f"\n{title}: FAILED", flush=True)
+            traceback.print_exc()
+    out.close()
+    print(f"\n{output}, {time.monotonic() - began:.0f} s")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

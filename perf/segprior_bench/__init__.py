@@ -1,0 +1,1 @@
+"""The benchmark of perf/bench.py, in parts: problems, timing, entries, report."""
