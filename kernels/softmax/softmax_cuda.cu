@@ -1,6 +1,7 @@
 // Entropic softmax on CUDA: workspaces and the host loops. They only queue kernels: the progress of each
 // image, and with it the decision to skip the rest of its iterations, stays on the device.
 #include <algorithm>
+#include <utility>
 
 #include "kernels/common/cuda.h"
 #include "kernels/softmax/softmax_cuda.h"
@@ -185,10 +186,11 @@ struct BackwardScratch {
     const int64_t scalars = g.batch * g.classes * g.voxels(), chunks = ceil_div(g.voxels(), kThreads);
     const int64_t per_class = p.volume == Volume::none ? 0 : g.batch * g.classes;
     adjoint.u = arena.take<T>(scalars);
-    adjoint.grad_logits = arena.take<T>(scalars);
-    for (double **partials :
-         {&adjoint.eps_partials, &adjoint.start_partials, &adjoint.tau_partials, &adjoint.lam_partials})
-      *partials = arena.take<double>(g.batch * chunks);
+    adjoint.fused = fused_partials(p);
+    adjoint.grad_logits = arena.take<T>(adjoint.fused > 0 ? 0 : scalars);
+    adjoint.fused_mass = arena.take<double>(per_class * adjoint.fused);
+    adjoint.fused_scalars = arena.take<double>(g.batch * kScalars * adjoint.fused);
+    adjoint.scalar_partials = arena.take<double>(g.batch * kScalars * chunks);
     adjoint.mass_partials = arena.take<double>(per_class * chunks);
     for (double **sums :
          {&adjoint.f_bar, &adjoint.w_bar, &adjoint.lower_bar, &adjoint.upper_bar, &adjoint.eps_bar})
@@ -196,6 +198,8 @@ struct BackwardScratch {
     if (!p.tv) return;
     adjoint.grad_y = arena.take<T>(dual_size(g));
     adjoint.grad_v = arena.take<T>(p.accelerate ? dual_size(g) : 0);
+    adjoint.next_grad_y = arena.take<T>(adjoint.fused > 0 ? dual_size(g) : 0);
+    adjoint.next_grad_v = arena.take<T>(adjoint.fused > 0 && p.accelerate ? dual_size(g) : 0);
     adjoint.grad_bound = arena.take<T>(g.batch * g.voxels());
     const int64_t between = std::min(p.checkpoint_interval, p.iterations) - 1;
     if (between < 1) return;
@@ -234,11 +238,12 @@ class Backward {
     resolve_parameters<T>(p_, scratch_.coefficients, stream_);
     adjoint_clear<T>(in_, adjoint_, grads_.accumulate, stream_);
     adjoint_final_u<T>(in_, adjoint_, stream_);
+    if (adjoint_.fused > 0) adjoint_end<T>(in_, adjoint_, stream_);
     const int n = p_.checkpoint_interval;
     for (int64_t k = saved_.checkpoints - 1; k >= 0; --k) {
       const int begin = static_cast<int>(k * n), end = std::min(begin + n, p_.iterations);
       for (int t = begin; p_.tv && t + 1 < end; ++t) recompute(t);
-      for (int t = end - 1; t >= begin; --t) adjoint_step<T>(in_, adjoint_, t, v_at(t), v_at(t + 1), stream_);
+      for (int t = end - 1; t >= begin; --t) step_back(t);
     }
     adjoint_start<T>(in_, adjoint_, stream_);
     const auto output = [](void *data) { return static_cast<T *>(data); };
@@ -262,6 +267,17 @@ class Backward {
     if (!p_.accelerate) return nullptr;
     if (t % p_.checkpoint_interval == 0) return saved_.slot(t / p_.checkpoint_interval, 1);
     return scratch_.q ? scratch_.q + t % 2 * dual_size(p_.grid) : nullptr;
+  }
+
+  void step_back(int t) {
+    if (adjoint_.fused == 0) {
+      adjoint_step<T>(in_, adjoint_, t, v_at(t), v_at(t + 1), stream_);
+      return;
+    }
+    if (in_.has_volume) adjoint_volume<T>(in_, adjoint_, t, stream_);
+    fused_adjoint_step<T>(p_.grid, in_, adjoint_, t, v_at(t), v_at(t + 1), stream_);
+    std::swap(adjoint_.grad_y, adjoint_.next_grad_y);
+    std::swap(adjoint_.grad_v, adjoint_.next_grad_v);
   }
 
   // Iterate t + 1 from iterate t, both inside a segment.

@@ -4,7 +4,7 @@
 //   softmax_cuda.cu           workspaces, host loops, kCuda
 //   softmax_cuda_start.cu     parameters, scan of the inputs, outputs
 //   softmax_cuda_step.cu      one forward iteration, any number of classes
-//   softmax_cuda_fused*.cu    one forward iteration in one kernel, few classes
+//   softmax_cuda_fused*.cu    one iteration, forward or backward, in one kernel, few classes
 //   softmax_cuda_adjoint.cu   one backward iteration, any number of classes
 //   softmax_cuda_grads.cu     what backward does before and after its iterations
 #pragma once
@@ -208,22 +208,30 @@ void fused_step_3d(const Grid &, const Inputs<T> &, const Step<T> &, const Finis
                    unsigned *tickets, cudaStream_t);
 
 // ---- softmax_cuda_adjoint.cu, softmax_cuda_grads.cu ----
-// Scratch and inputs of the unrolled backward. A "v at t" is `final` for an image that ended at t.
+// Scratch and inputs of the unrolled backward. A "v at t" is `final_v` for an image that ended at t.
 template <class T>
 struct Adjoint {
   const int32_t *iterations, *status;     // [B]
   const double *f, *log_mass, *momentum;  // histories
   const T *final_v;                       // last slot
   const T *grad_u;
-  T *u, *grad_logits;     // [B, I, J]
-  T *grad_y, *grad_v;     // [B, I, nd, J]; grad_v only when accelerated
-  T *grad_bound;          // [B, J] gradient of lam e; null: not wanted
-  T *grad_features;       // null: not wanted
-  double *mass_partials;  // [B, I, chunks]
-  double *eps_partials, *start_partials, *tau_partials, *lam_partials;  // [B, chunks]
-  double *f_bar, *w_bar;                                                // [B, I]
-  double *lower_bar, *upper_bar, *eps_bar;                              // [B, I]
+  T *u, *grad_logits;                       // [B, I, J]
+  T *grad_y, *grad_v;                       // [B, I, nd, J]; grad_v only when accelerated
+  T *grad_bound;                            // [B, J] gradient of lam e; null: not wanted
+  T *grad_features;                         // null: not wanted
+  double *mass_partials;                    // [B, I, chunks]
+  double *scalar_partials;                  // [B, kScalars, chunks]
+  double *f_bar, *w_bar;                    // [B, I]
+  double *lower_bar, *upper_bar, *eps_bar;  // [B, I]
+  // Of the fused iteration alone: what it writes while it reads the field above, and its partial sums.
+  T *next_grad_y, *next_grad_v;
+  double *fused_mass;     // [B, I, fused]
+  double *fused_scalars;  // [B, kScalars, fused]
+  int64_t fused;          // 0: generic iterations
 };
+
+// Partial sums of the scalars' gradients. The eps sums come without their sign.
+enum Scalars { kEpsSum, kStartSum, kTauSum, kLamSum, kScalars };
 
 // u_T of every image into adjoint.u.
 template <class T>
@@ -231,8 +239,20 @@ void adjoint_final_u(const Inputs<T> &, const Adjoint<T> &, cudaStream_t);
 // Backward through iteration t; `v` is v_t, `v_next` is v_t+1.
 template <class T>
 void adjoint_step(const Inputs<T> &, const Adjoint<T> &, int t, const T *v, const T *v_next, cudaStream_t);
+// Through the start u_0; after fused iterations only of the images that did none.
 template <class T>
 void adjoint_start(const Inputs<T> &, const Adjoint<T> &, cudaStream_t);
+// The same with the fused iteration: first adjoint_end, then the steps.
+template <class T>
+void adjoint_end(const Inputs<T> &, const Adjoint<T> &, cudaStream_t);
+template <class T>
+void adjoint_volume(const Inputs<T> &, const Adjoint<T> &, int t, cudaStream_t);
+template <class T>
+void fused_adjoint_step(const Grid &, const Inputs<T> &, const Adjoint<T> &, int t, const T *v,
+                        const T *v_next, cudaStream_t);
+template <class T>
+void fused_adjoint_step_3d(const Grid &, const Inputs<T> &, const Adjoint<T> &, int t, const T *v,
+                           const T *v_next, cudaStream_t);
 
 // Clears the accumulators; grad_features too, unless backward adds to it.
 template <class T>

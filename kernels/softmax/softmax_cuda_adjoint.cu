@@ -33,6 +33,13 @@ __global__ void __launch_bounds__(kThreads) final_u_kernel(Inputs<T> in, Adjoint
   for (int i = 0; i < g.classes; ++i) u[i * g.voxels] = softmax_value(z.at(i, site), n);
 }
 
+// This block's partial sum for one scalar.
+template <class T>
+__device__ double *scalar_partial(const Adjoint<T> &a, const Geometry<T> &g, const Work &work,
+                                  Scalars which) {
+  return a.scalar_partials + (work.image * kScalars + which) * g.chunks + work.chunk;
+}
+
 // Gradient of u at one voxel.
 template <class T>
 struct IncomingGrad {
@@ -46,12 +53,6 @@ struct IncomingGrad {
     return grad_y ? tau * divergence(g, grad_y + i * g.nd * g.voxels, s) : T(0);
   }
 };
-
-// sum z_bar ln u: the eps gradient's term. sum_i z_bar_i = 0, so ln u may stand for the logit.
-template <class T>
-__device__ double log_term(T z_bar, T u) {
-  return u > 0 ? static_cast<double>(z_bar) * log(u) : 0.0;
-}
 
 // The sums of R = u (u_bar - <u_bar, u>) / eps over the block, class by class.
 template <class T>
@@ -72,14 +73,20 @@ struct ClassSums {
   }
 };
 
-// `at_start`: of u_0, t = -1; R goes straight to grad_features.
+// step: of u_t+1. start: of u_0; R goes straight to grad_features. end: of the final u, for the fused
+// iterations, which need no stored R.
+enum class At { step, start, end };
+
 template <class T>
 __global__ void __launch_bounds__(kThreads)
-    adjoint_softmax_kernel(Inputs<T> in, Adjoint<T> a, int t, bool at_start) {
+    adjoint_softmax_kernel(Inputs<T> in, Adjoint<T> a, int step_t, At where) {
   const Geometry<T> &g = in.g;
   const Work work = work_of(g);
-  const int done = a.iterations[work.image];
+  const int done = a.iterations[work.image], t = where == At::end ? done - 1 : step_t;
   if (t >= done || failed(a.status[work.image])) return;
+  if (where == At::end && done == 0) return;
+  const bool at_start = where == At::start;
+  if (at_start && a.fused > 0 && done > 0) return;  // part of the fused iteration 0
   const bool inside = work.x < g.voxels;
   const Site site = site_of(g, inside ? work.x : 0);
   const Params &p = in.coefficients->params;
@@ -98,14 +105,13 @@ __global__ void __launch_bounds__(kThreads)
     if (!inside) return T(0);
     const T value = u[i * g.voxels], r = value * (grad.at(i, site) - mean) * inv_eps;
     const int64_t k = base + i * g.voxels + site.x;
-    if (!at_start) a.grad_logits[k] = r;
+    if (where == At::step) a.grad_logits[k] = r;
     if (at_start && a.grad_features) a.grad_features[k] += r;
     log_sum += log_term(r, value);
     return r;
   });
   log_sum = block_sum(log_sum);
-  if (threadIdx.x == 0)
-    (at_start ? a.start_partials : a.eps_partials)[work.image * g.chunks + work.chunk] += log_sum;
+  if (threadIdx.x == 0) *scalar_partial(a, g, work, at_start ? kStartSum : kEpsSum) += log_sum;
 }
 
 // One block per image and class.
@@ -114,7 +120,9 @@ __global__ void __launch_bounds__(kThreads) adjoint_volume_kernel(Inputs<T> in, 
   const Geometry<T> &g = in.g;
   const int64_t k = blockIdx.x, history = g.batch * g.classes;
   if (t >= a.iterations[k / g.classes]) return;
-  const double sum = sum_of(a.mass_partials + k * g.chunks, g.chunks);
+  const bool fused = a.fused > 0 && t + 1 < a.iterations[k / g.classes];
+  const double sum =
+      fused ? sum_of(a.fused_mass + k * a.fused, a.fused) : sum_of(a.mass_partials + k * g.chunks, g.chunks);
   if (threadIdx.x != 0) return;
   const double lower = lower_of(in, k), upper = upper_of(in, k), eps = in.coefficients->params.eps;
   const double mass_log = a.log_mass[t * history + k];
@@ -185,7 +193,7 @@ __global__ void __launch_bounds__(kThreads)
   });
   if (!in.has_volume) return;
   log_sum = block_sum(log_sum);
-  if (threadIdx.x == 0) a.eps_partials[work.image * g.chunks + work.chunk] += log_sum;
+  if (threadIdx.x == 0) *scalar_partial(a, g, work, kEpsSum) += log_sum;
 }
 
 template <class T>
@@ -243,7 +251,7 @@ __global__ void __launch_bounds__(kThreads)
     if (a.grad_bound) a.grad_bound[work.image * g.voxels + work.x] += bound_sum;
   }
   tau_sum = block_sum(tau_sum);
-  if (threadIdx.x == 0) a.tau_partials[work.image * g.chunks + work.chunk] += tau_sum;
+  if (threadIdx.x == 0) *scalar_partial(a, g, work, kTauSum) += tau_sum;
 }
 
 }  // namespace
@@ -257,9 +265,8 @@ template <class T>
 void adjoint_step(const Inputs<T> &in, const Adjoint<T> &a, int t, const T *v, const T *v_next,
                   cudaStream_t stream) {
   const dim3 voxels(in.g.batch * in.g.chunks), classes(in.g.batch * in.g.classes), threads(kThreads);
-  launch("adjoint_softmax", adjoint_softmax_kernel<T>, voxels, threads, 0, stream, in, a, t, false);
-  if (in.has_volume)
-    launch("adjoint_volume", adjoint_volume_kernel<T>, classes, threads, 0, stream, in, a, t);
+  launch("adjoint_softmax", adjoint_softmax_kernel<T>, voxels, threads, 0, stream, in, a, t, At::step);
+  if (in.has_volume) adjoint_volume(in, a, t, stream);
   launch("adjoint_mass", adjoint_mass_kernel<T>, voxels, threads, 0, stream, in, a, t, v, v_next);
   if (in.has_volume) launch("collect_mass", collect_mass_kernel<T>, classes, threads, 0, stream, in, a, t);
   if (in.tv) launch("adjoint_dual", adjoint_dual_kernel<T>, voxels, threads, 0, stream, in, a, t, v);
@@ -268,9 +275,25 @@ void adjoint_step(const Inputs<T> &in, const Adjoint<T> &a, int t, const T *v, c
 template <class T>
 void adjoint_start(const Inputs<T> &in, const Adjoint<T> &a, cudaStream_t stream) {
   launch("adjoint_start", adjoint_softmax_kernel<T>, dim3(in.g.batch * in.g.chunks), dim3(kThreads), 0,
-         stream, in, a, -1, true);
+         stream, in, a, -1, At::start);
 }
 
+template <class T>
+void adjoint_end(const Inputs<T> &in, const Adjoint<T> &a, cudaStream_t stream) {
+  launch("adjoint_end", adjoint_softmax_kernel<T>, dim3(in.g.batch * in.g.chunks), dim3(kThreads), 0, stream,
+         in, a, 0, At::end);
+}
+
+template <class T>
+void adjoint_volume(const Inputs<T> &in, const Adjoint<T> &a, int t, cudaStream_t stream) {
+  launch("adjoint_volume", adjoint_volume_kernel<T>, dim3(in.g.batch * in.g.classes), dim3(kThreads), 0,
+         stream, in, a, t);
+}
+
+template void adjoint_end(const Inputs<float> &, const Adjoint<float> &, cudaStream_t);
+template void adjoint_end(const Inputs<double> &, const Adjoint<double> &, cudaStream_t);
+template void adjoint_volume(const Inputs<float> &, const Adjoint<float> &, int, cudaStream_t);
+template void adjoint_volume(const Inputs<double> &, const Adjoint<double> &, int, cudaStream_t);
 template void adjoint_final_u(const Inputs<float> &, const Adjoint<float> &, cudaStream_t);
 template void adjoint_final_u(const Inputs<double> &, const Adjoint<double> &, cudaStream_t);
 template void adjoint_step(const Inputs<float> &, const Adjoint<float> &, int, const float *, const float *,

@@ -135,6 +135,12 @@ __device__ inline double upper_of(const Inputs<T> &in, int64_t k) {
   return in.upper ? static_cast<double>(in.upper[k]) : INFINITY;
 }
 
+// Term of the eps gradient, sum z_bar ln u: as sum_i z_bar_i = 0, ln u may stand for the logit.
+template <class T>
+__device__ inline T log_term(T z_bar, T u) {
+  return u > 0 ? z_bar * log(u) : T(0);
+}
+
 // lam e at a voxel.
 template <class T>
 __device__ inline T bound_of(const Inputs<T> &in, int64_t image, int64_t x, T lam) {

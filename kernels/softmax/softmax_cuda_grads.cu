@@ -14,8 +14,11 @@ __global__ void __launch_bounds__(kThreads) clear_kernel(Inputs<T> in, Adjoint<T
   const Geometry<T> &g = in.g;
   const Work work = work_of(g);
   if (threadIdx.x == 0)
-    for (double *partials : {a.eps_partials, a.start_partials, a.tau_partials, a.lam_partials})
-      partials[work.image * g.chunks + work.chunk] = 0;
+    for (int k = 0; k < kScalars; ++k)
+      a.scalar_partials[(work.image * kScalars + k) * g.chunks + work.chunk] = 0;
+  if (work.chunk == 0)
+    for (int64_t k = threadIdx.x; k < kScalars * a.fused; k += kThreads)
+      a.fused_scalars[work.image * kScalars * a.fused + k] = 0;
   if (in.has_volume && work.chunk == 0)
     for (int i = threadIdx.x; i < g.classes; i += kThreads)
       for (double *sums : {a.f_bar, a.w_bar, a.lower_bar, a.upper_bar, a.eps_bar})
@@ -42,7 +45,7 @@ __global__ void __launch_bounds__(kThreads) lam_kernel(Inputs<T> in, Adjoint<T> 
     sum = static_cast<double>(bound_of(in, work.image, work.x, T(1))) * bar;
   }
   sum = block_sum(sum);
-  if (threadIdx.x == 0) a.lam_partials[work.image * in.g.chunks + work.chunk] = sum;
+  if (threadIdx.x == 0) a.scalar_partials[(work.image * kScalars + kLamSum) * in.g.chunks + work.chunk] = sum;
 }
 
 // A shared edge: one thread per voxel of the one map, which adds up the batch in order.
@@ -73,12 +76,17 @@ __global__ void __launch_bounds__(kThreads) scalars_kernel(Inputs<T> in, Adjoint
   const Geometry<T> &g = in.g;
   double eps = 0, init_eps = 0, tau = 0, lam = 0;
   for (int64_t image = 0; image < g.batch; ++image) {
-    const double nan = failed(a.status[image]) ? NAN : 0;
-    eps += nan - sum_of(a.eps_partials + image * g.chunks, g.chunks);
+    double sums[kScalars];
+    for (int k = 0; k < kScalars; ++k) {
+      sums[k] = sum_of(a.scalar_partials + (image * kScalars + k) * g.chunks, g.chunks);
+      if (a.fused > 0) sums[k] += sum_of(a.fused_scalars + (image * kScalars + k) * a.fused, a.fused);
+      if (failed(a.status[image])) sums[k] = NAN;
+    }
+    eps -= sums[kEpsSum];
     if (in.has_volume) eps += sum_of(a.eps_bar + image * g.classes, g.classes);
-    init_eps += nan - sum_of(a.start_partials + image * g.chunks, g.chunks);
-    tau += nan + sum_of(a.tau_partials + image * g.chunks, g.chunks);
-    lam += nan + sum_of(a.lam_partials + image * g.chunks, g.chunks);
+    init_eps -= sums[kStartSum];
+    tau += sums[kTauSum];
+    lam += sums[kLamSum];
   }
   if (threadIdx.x != 0) return;
   if (!out.separate_init_eps) eps += init_eps;
