@@ -21,7 +21,7 @@ from . import cli, images
 from .errors import SegpriorError
 from .segment import Segmentation, Settings, segment
 
-_FRACTIONS = (0.1, 0.2, 0.33)  # of the coins; the last is about what they really cover
+_FRACTIONS = (0.1, 0.2, 0.32)  # of the coins; the last is about what they really cover
 _COINS = Settings(classes=2, eps=0.01, tv=0.1)
 _OBJECT = 1  # coins are the brighter class
 
