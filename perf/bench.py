@@ -2,7 +2,8 @@
 """Benchmark of libsegprior against other implementations. What is measured and how to read it: perf/README.md.
 
 Prints tables, and writes JSON lines to perf/results/<device>-<date>.jsonl (or --output). Never fails for want of
-a rival: one that cannot run is listed with the reason. The exit status is 1 if one of our own entries failed.
+a rival: one that cannot run is listed with the reason. The exit status is 1 if one of our own entries failed, 77
+if there is no CUDA device (or no torch, which makes the inputs there).
 """
 
 from __future__ import annotations
@@ -71,6 +72,15 @@ def use_threads(wanted: int | None) -> int:
     return threads
 
 
+def cuda_is_there() -> bool:
+    try:
+        import torch
+
+        return bool(torch.cuda.is_available())
+    except ImportError:
+        return False
+
+
 Job = tuple[str, str, Callable[[Any], list[dict[str, Any]]]]  # entry, title, function of the Bench
 
 
@@ -121,6 +131,10 @@ def main() -> int:
     options = parse_arguments()
     enter_environment()
     threads = use_threads(options.threads)
+    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # leave the others their share of a GPU's memory
+    if options.device == "cuda" and not cuda_is_there():
+        print("no CUDA device that torch can use: skipped")
+        return 77
     from segprior import _ffi
     from segprior_bench import report
     from segprior_bench.races import Bench

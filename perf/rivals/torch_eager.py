@@ -102,7 +102,9 @@ def forward_functional(features: Any, volume: Any, problem: Problem, iteration: 
     return u
 
 
-def make(problem: Problem, device: str, backward: bool, iteration: Callable[..., Any] | None = None) -> Callable[[], Any]:
+def make(
+    problem: Problem, device: str, backward: bool, iteration: Callable[..., Any] | None = None
+) -> Callable[[], Any]:
     """`iteration`: a compiled `step`; None: eager."""
     import torch
 

@@ -9,6 +9,7 @@ import ctypes
 import gc
 import importlib
 import math
+import sys
 import time
 from typing import Any, Callable
 
@@ -38,7 +39,7 @@ class Bench:
         self.report, self.device, self.threads, self.quick = report, device, threads, quick
         self.copy_rate = copy_rate  # bytes per second
         self.deadline = deadline
-        self.rounds = 3 if quick else 7
+        self.rounds = 3 if quick else 5 if device == "cuda" else 7
 
     def out_of_time(self) -> bool:
         return time.monotonic() > self.deadline
@@ -97,24 +98,39 @@ def _cannot_run(bench: Bench, problem: Problem, rival: Any, name: str, backward:
     return reason
 
 
-def _ours(bench: Bench, problem: Problem, backward: bool) -> list[Contender]:
-    """segprior; with every iterate stored as well for backward; and as a CUDA graph, with cold caches on CUDA."""
+def _ours(bench: Bench, problem: Problem, backward: bool) -> tuple[list[Contender], dict[str, str]]:
+    """segprior as the Python package calls it, its variants, and those that failed with the reason."""
 
     def call(p: Problem, checkpoint: int) -> ours.Call:
         return ours.Call(p, bench.device, bench.threads, backward=backward, checkpoint=checkpoint)
 
     default = max(1, round(math.sqrt(problem.iterations)))  # the Python package's
-    found = [Contender("segprior", [call(problem, default)])]
+    first = call(problem, default)
+    found = [Contender("segprior", [first])]
+    variants: dict[str, Callable[[], list[Callable[[], Any]]]] = {}
     if backward:
         found[0].name = f"segprior, checkpoint every {default}"
-        found.append(Contender("segprior, checkpoint every 1", [call(problem, 1)]))
+        variants["segprior, checkpoint every 1"] = lambda: [call(problem, 1)]
     if bench.device == "cuda":
-        found.append(Contender(found[0].name + ", CUDA graph", [_graph(found[0].calls[0])]))
-        if not backward:
-            sets = min(8, 1 + (256 << 20) // (problem.size * problem.itemsize))  # more than any L2 cache
-            calls = [call(Problem(problem.shape, problem.iterations, seed=s), default) for s in range(sets)]
-            found.append(Contender(f"segprior, cold L2 ({sets} input sets)", calls))
-    return found
+        variants[found[0].name + ", CUDA graph"] = lambda: [_graph(first)]
+        sets = min(8, 1 + (256 << 20) // (problem.size * problem.itemsize))  # more than any L2 cache
+        if not backward and sets > 1:
+            seeds = [Problem(problem.shape, problem.iterations, seed=s) for s in range(sets)]
+            variants[f"segprior, cold L2 ({sets} input sets)"] = lambda: [call(p, default) for p in seeds]
+    failed = {}
+    for name, build in variants.items():
+        try:
+            calls = build()
+            calls[0]()
+            found.append(Contender(name, calls))
+        except Exception as error:
+            failed[name] = _reason(error)
+    return found, failed
+
+
+def _reason(error: Exception) -> str:
+    first_line = (str(error).strip().splitlines() or [""])[0]
+    return f"failed: {type(error).__name__}: {first_line}"[:200]
 
 
 def _graph(call: Any) -> Callable[[], Any]:
@@ -141,11 +157,10 @@ def run(bench: Bench, entry: str, problem: Problem, rivals: list[str] = RIVALS) 
         dtype=problem.dtype,
         iterations=problem.iterations,
     )
-    contenders = _ours(bench, problem, backward)
+    contenders, left_out = _ours(bench, problem, backward)
     reference = contenders[0].calls[0]()
     reference = tuple(to_numpy(a).copy() for a in reference) if backward else to_numpy(reference).copy()
     own = len(contenders)
-    left_out: dict[str, str] = {}
     found: dict[str, tuple[float, float | None]] = {}
     for name in rivals:
         rival = importlib.import_module("rivals." + name)
@@ -158,7 +173,8 @@ def run(bench: Bench, entry: str, problem: Problem, rivals: list[str] = RIVALS) 
                 if not du < TOLERANCE_U or not (dg is None or dg < TOLERANCE_GRADIENT):
                     reason = f"its result differs: max|du| {du:.1e}, gradient {dg}"
         except Exception as error:  # a rival's failure is a result, not ours
-            reason = f"failed: {type(error).__name__}: {str(error).strip().splitlines()[:1]}"
+            reason = _reason(error)
+            _release_memory()
         if reason is None:
             contenders.append(Contender(rival.NAME, [function], getattr(rival, "WALL_CLOCK", False)))
         else:
@@ -190,8 +206,10 @@ def run(bench: Bench, entry: str, problem: Problem, rivals: list[str] = RIVALS) 
 
 
 def _release_memory() -> None:
-    """glibc keeps what autograd has freed; the next race, or a child process, may need it."""
+    """Allocators keep what autograd has freed; the next race, or a child process, may need it."""
     gc.collect()
+    if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
+        sys.modules["torch"].cuda.empty_cache()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
