@@ -33,9 +33,9 @@ def run_c(code, folder, build):
     subprocess.run(["./example"], cwd=folder, check=True, timeout=300)
 
 
-def run_python(code, folder, python):
+def run_python(code, folder, build, python):
     (folder / "example.py").write_text(code)
-    environment = dict(os.environ, MPLBACKEND="Agg")
+    environment = dict(os.environ, MPLBACKEND="Agg", SEGPRIOR_LIBRARY=str(build / "libsegprior.so"))
     subprocess.run([python, "example.py"], cwd=folder, check=True, timeout=300, env=environment)
 
 
@@ -55,7 +55,7 @@ def main():
                 if language == "c":
                     run_c(code, pathlib.Path(folder), build)
                 else:
-                    run_python(code, pathlib.Path(folder), arguments.python)
+                    run_python(code, pathlib.Path(folder), build, arguments.python)
                 passed += 1
                 print(f"passed: {name}", flush=True)
             except (subprocess.SubprocessError, OSError) as error:
