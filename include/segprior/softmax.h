@@ -18,7 +18,7 @@
  *
  * Shapes: B images, I classes (1 .. 256), spatial axes *S (1, 2 or 3 of them), J = prod(S) voxels. All
  * tensors of one call share the features' dtype (float32 or float64) and the context's device, and are
- * C-contiguous. An empty tensor (B = 0 or J = 0) is a valid call that does nothing.
+ * C-contiguous. An empty tensor (B = 0 or J = 0) is a valid call that does and writes nothing.
  *
  * Calls are queued on the context's stream (CUDA) or done on return (CPU). They never allocate, never
  * synchronise and touch no other stream: they can be captured in a CUDA graph. Results are deterministic: the
