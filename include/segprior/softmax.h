@@ -80,7 +80,8 @@ typedef struct segprior_softmax_inputs {
   const segprior_tensor *volume;       /* [B, I] voxels, >= 0: sum_x u_i = volume_i. Excludes the next two */
   const segprior_tensor *volume_lower; /* [B, I] voxels, >= 0. Absent with volume_upper present: 0 */
   const segprior_tensor *volume_upper; /* [B, I] voxels, >= lower; +Inf: none. Absent with lower: +Inf */
-  const segprior_tensor *init_tv_dual; /* warm start q [B, I, nd, *S]; absent: 0. A constant in backward */
+  const segprior_tensor *init_tv_dual; /* warm start q [B, I, nd, *S]; absent: 0. A constant in
+                                              backward. Components at the far border count as 0 */
   const segprior_tensor *init_volume_dual; /* warm start f [B, I]; absent: 0. A constant in backward */
 } segprior_softmax_inputs;
 /* A class with volume (or upper bound) 0 is excluded: u_i = 0 exactly, all its gradients 0. */
@@ -113,7 +114,7 @@ typedef struct segprior_softmax_grads {
 /* Bytes of scratch that forward and backward need. Only the presence, shapes, dtypes and device of `inputs`
  * are read, not their data (data pointers may be NULL). Either result pointer may be NULL. A workspace must
  * be aligned to 256 bytes, may be shared by successive calls on one stream and holds nothing between calls.
- */
+ * Backward needs none with backward_mode = _LAST: set the mode before asking. */
 SEGPRIOR_API segprior_status segprior_softmax_workspace_size(segprior_context *context,
                                                              const segprior_softmax_opts *opts,
                                                              const segprior_softmax_inputs *inputs,

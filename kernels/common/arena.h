@@ -15,13 +15,14 @@ class Arena {
 
   explicit Arena(void *base = nullptr) : base_(static_cast<char *>(base)) {}
 
-  // An array of `count` elements (null when measuring, or when count is 0).
+  // An array of `count` times `times` elements (null when measuring, or when there are none). Pass a factor
+  // that the caller's options set, an iteration count say, as `times`: the product is checked.
   template <class T>
-  T *take(int64_t count) {
-    if (count == 0) return nullptr;
+  T *take(int64_t count, int64_t times = 1) {
+    if (count == 0 || times == 0) return nullptr;
     size_t bytes;
-    if (count < 0 || __builtin_mul_overflow(static_cast<size_t>(count), sizeof(T), &bytes) ||
-        bytes > SIZE_MAX / 4 - used_)
+    if (count < 0 || times < 0 || __builtin_mul_overflow(static_cast<size_t>(count), sizeof(T), &bytes) ||
+        __builtin_mul_overflow(bytes, static_cast<size_t>(times), &bytes) || bytes > SIZE_MAX / 4 - used_)
       throw Error(SEGPRIOR_ERROR_SIZE_OVERFLOW, "the required buffer size does not fit in 63 bits");
     T *array = base_ ? reinterpret_cast<T *>(base_ + used_) : nullptr;
     used_ = (used_ + bytes + kAlignment - 1) / kAlignment * kAlignment;

@@ -89,12 +89,12 @@ Saved<T> carve_saved(const Problem &p, Arena &arena) {
   s.checkpoints = (t + p.checkpoint_interval - 1) / p.checkpoint_interval;
   s.parts = p.tv ? (p.accelerate ? 2 : 1) : 0;
   s.part_size = per_item * g.nd * g.voxels();
-  s.slots = arena.take<T>((s.checkpoints + 1) * s.parts * s.part_size);
+  s.slots = arena.take<T>(s.parts * s.part_size, s.checkpoints + 1);
   if (p.volume != Volume::none) {
-    s.volume_dual = arena.take<double>((t + 1) * per_item);
-    s.log_mass = arena.take<double>(t * per_item);
+    s.volume_dual = arena.take<double>(per_item, t + 1);
+    s.log_mass = arena.take<double>(per_item, t);
   }
-  if (p.accelerate) s.momentum = arena.take<double>(t * g.batch);
+  if (p.accelerate) s.momentum = arena.take<double>(g.batch, t);
   s.iterations = arena.take<int32_t>(g.batch);
   s.status = arena.take<int32_t>(g.batch);
   return s;

@@ -203,7 +203,7 @@ struct BackwardScratch {
     adjoint.grad_bound = arena.take<T>(g.batch * g.voxels());
     const int64_t between = std::min(p.checkpoint_interval, p.iterations) - 1;
     if (between < 1) return;
-    v = arena.take<T>(between * dual_size(g));
+    v = arena.take<T>(dual_size(g), between);
     q = arena.take<T>(p.accelerate && between > 1 ? 2 * dual_size(g) : 0);
     normalisers = arena.take<Normaliser<T>>(g.batch * g.voxels());
   }
