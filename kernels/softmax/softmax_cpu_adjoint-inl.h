@@ -17,8 +17,9 @@ namespace hn = hwy::HWY_NAMESPACE;
 // Adds probability[i] (grad_i - <grad, probability>) / eps of one block to out_i (or stores it); sums as in
 // the row structs. grad(d, i, x) gives the incoming gradient.
 template <bool ADD, class T, class G>
-HWY_INLINE void softmax_adjoint(int classes, int64_t n, int64_t block, const T *probability, T *dot,
-                                T inv_eps, G grad, T *out, int64_t stride, double *sum, double *log_sum) {
+HWY_INLINE void softmax_adjoint(const RowShape<T> &s, int64_t n, int64_t block, const T *probability, T *dot,
+                                T inv_eps, G grad, T *out, double *sum, double *log_sum) {
+  const int classes = s.classes;
   fill<T>(n, 0, dot);
   for (int i = 0; i < classes; ++i) {
     const T *p = probability + i * block;
@@ -28,9 +29,10 @@ HWY_INLINE void softmax_adjoint(int classes, int64_t n, int64_t block, const T *
   }
   for (int i = 0; i < classes; ++i) {
     const T *p = probability + i * block;
-    T *to = out + i * stride;
+    T *to = out + i * s.voxels;
     Total<T> total, log_total;
     for_columns<T>(0, n, [&](auto d, int64_t x) HWY_ATTR {
+      if (ADD) prefetch_next_row(s, static_cast<const T *>(to) + x);
       const auto here = hn::LoadU(d, p + x);
       const auto centred = hn::Sub(grad(d, i, x), hn::LoadU(d, dot + x));
       const auto value = hn::Mul(hn::Mul(here, centred), hn::Set(d, inv_eps));
@@ -85,9 +87,9 @@ void adjoint_softmax_nd(const AdjointSoftmaxRow<T> &r) {
     const T *grads = scratch.more;
     const int64_t block = scratch.block;
     softmax_adjoint<false>(
-        s.classes, n, block, scratch.values, scratch.row[2], r.inv_eps,
+        s, n, block, scratch.values, scratch.row[2], r.inv_eps,
         [=](auto d, int i, int64_t x) HWY_ATTR { return hn::LoadU(d, grads + i * block + x); },
-        r.grad_logits + x0, s.voxels, r.sum, r.log_u);
+        r.grad_logits + x0, r.sum, r.log_u);
   }
 }
 
@@ -113,9 +115,9 @@ void adjoint_volume(const AdjointVolumeRow<T> &r) {
     const int64_t n = HWY_MIN(scratch.block, s.columns - x0);
     block_softmax(s, scratch, r.logits + x0, static_cast<const T *>(nullptr), n);
     softmax_adjoint<true>(
-        s.classes, n, scratch.block, scratch.values, scratch.row[2], r.inv_eps,
-        [&](auto d, int i, int64_t) HWY_ATTR { return hn::Set(d, r.grad_w[i]); }, r.grad_logits + x0,
-        s.voxels, r.sum, r.log_w);
+        s, n, scratch.block, scratch.values, scratch.row[2], r.inv_eps,
+        [&](auto d, int i, int64_t) HWY_ATTR { return hn::Set(d, r.grad_w[i]); }, r.grad_logits + x0, r.sum,
+        r.log_w);
   }
 }
 

@@ -238,11 +238,8 @@ class Backward {
   }
 
   void add_to_features(int64_t offset) const {
-    if (!grad_features_) return;
-    for (int i = 0; i < classes(); ++i) {
-      const int64_t at = i * image_.voxels() + offset;
-      image_.rows.add(image_.columns(), buffers_.grad_logits + at, grad_features_ + at);
-    }
+    if (grad_features_)
+      image_.rows.add(sweep_.shape(), buffers_.grad_logits + offset, grad_features_ + offset);
   }
 
   // C: the gradient of y_t.

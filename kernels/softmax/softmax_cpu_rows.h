@@ -122,8 +122,8 @@ struct RowKernels {
   void (*adjoint_softmax)(const AdjointSoftmaxRow<T> &);
   void (*adjoint_volume)(const AdjointVolumeRow<T> &);
   void (*adjoint_dual)(const AdjointDualRow<T> &);
-  void (*add)(int64_t n, const T *in, T *out);  // out += in
-  T (*max_abs)(int64_t n, const T *in);         // NaN or Inf: +Inf
+  void (*add)(const RowShape<T> &, const T *in, T *out);  // out += in, all classes of the row
+  T (*max_abs)(int64_t n, const T *in);                   // NaN or Inf: +Inf
   T (*max_difference)(int64_t n, const T *a, const T *b);
 };
 

@@ -344,10 +344,15 @@ void step_halo(const StepRow<T> &r, Strided<T> out) {
 }
 
 template <class T>
-void add(int64_t n, const T *in, T *out) {
-  for_columns<T>(0, n, [&](auto d, int64_t x) HWY_ATTR {
-    hn::StoreU(hn::Add(hn::LoadU(d, out + x), hn::LoadU(d, in + x)), d, out + x);
-  });
+void add(const RowShape<T> &s, const T *in, T *out) {
+  for (int i = 0; i < s.classes; ++i) {
+    const T *from = in + i * s.voxels;
+    T *to = out + i * s.voxels;
+    for_columns<T>(0, s.columns, [&](auto d, int64_t x) HWY_ATTR {
+      prefetch_next_row(s, static_cast<const T *>(to) + x);
+      hn::StoreU(hn::Add(hn::LoadU(d, to + x), hn::LoadU(d, from + x)), d, to + x);
+    });
+  }
 }
 
 template <class T>
