@@ -2,7 +2,9 @@
 #include "segprior/core.h"
 
 #include <omp.h>
+#include <pthread.h>
 
+#include <atomic>
 #include <cstring>
 #include <string>
 
@@ -34,7 +36,28 @@ Use::~Use() { context_->in_use.clear(std::memory_order_release); }
 
 using namespace segprior;
 
-int segprior_context::cpu_threads() const { return threads > 0 ? threads : omp_get_max_threads(); }
+namespace {
+
+// A forked child inherits OpenMP's pool without its threads and would wait for them for ever: it computes
+// alone.
+std::atomic<bool> pool_used{false}, pool_lost{false};
+
+void watch_forks() {
+  static const int registered = pthread_atfork(nullptr, nullptr, [] { pool_lost = pool_used.load(); });
+  (void)registered;
+}
+
+}  // namespace
+
+int segprior_context::cpu_threads() const {
+  if (pool_lost) return 1;
+  const int wanted = threads > 0 ? threads : omp_get_max_threads();
+  if (wanted > 1 && !pool_used) {
+    watch_forks();
+    pool_used = true;
+  }
+  return wanted;
+}
 
 int32_t segprior_version(void) {
   return SEGPRIOR_VERSION_MAJOR * 10000 + SEGPRIOR_VERSION_MINOR * 100 + SEGPRIOR_VERSION_PATCH;
@@ -170,7 +193,7 @@ segprior_status segprior_tensor_from_dlpack(const void *dl_tensor, segprior_tens
     const DlTensor &dl = *static_cast<const DlTensor *>(dl_tensor);
     constexpr int kCudaHost = 3, kCudaManaged = 13, kFloat = 2;
     segprior_tensor tensor{dl.data, dl.device, 0, dl.ndim, dl.shape, dl.strides, dl.byte_offset};
-    if (dl.device.type == kCudaHost) tensor.device = {SEGPRIOR_CPU, 0};
+    if (dl.device.type == kCudaHost || dl.device.type == SEGPRIOR_CPU) tensor.device = {SEGPRIOR_CPU, 0};
     if (dl.device.type == kCudaManaged) tensor.device.type = SEGPRIOR_CUDA;
     if (tensor.device.type != SEGPRIOR_CPU && tensor.device.type != SEGPRIOR_CUDA)
       reject(SEGPRIOR_ERROR_DEVICE,

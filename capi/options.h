@@ -1,6 +1,7 @@
 // Size-first structs. A caller compiled against an older header passes a shorter struct: the missing tail
-// gets the defaults. A newer caller's longer struct is accepted if the tail that this library does not know
-// is all zero.
+// gets the defaults; `oldest`, the struct's size in the version that introduced it, is the least that any
+// caller can have. A newer caller's longer struct is accepted if the tail that this library does not know is
+// all zero.
 #pragma once
 
 #include <algorithm>
@@ -12,12 +13,12 @@
 namespace segprior {
 
 template <class S>
-S read_struct(const S *given, const S &defaults, const char *name) {
+S read_struct(const S *given, const S &defaults, const char *name, size_t oldest = sizeof(S)) {
   if (!given) throw Error(SEGPRIOR_ERROR_NULL_POINTER, std::string(name) + " is NULL");
   size_t size;
   std::memcpy(&size, given, sizeof size);
   // An upper limit catches uninitialised structs before their bytes are read.
-  if (size < sizeof(size_t) || size > 4096)
+  if (size < oldest || size > 4096)
     throw Error(SEGPRIOR_ERROR_OPTIONS, std::string(name) + ".struct_size = " + std::to_string(size) +
                                             " is not the size of the struct (" + std::to_string(sizeof(S)) +
                                             " in this version)");
@@ -35,9 +36,9 @@ S read_struct(const S *given, const S &defaults, const char *name) {
 // Fills a caller's struct of `size` bytes (its version) with defaults; bytes this version does not know
 // become 0.
 template <class S>
-void init_struct(S *out, size_t size, S defaults, const char *name) {
+void init_struct(S *out, size_t size, S defaults, const char *name, size_t oldest = sizeof(S)) {
   if (!out) throw Error(SEGPRIOR_ERROR_NULL_POINTER, std::string(name) + " is NULL");
-  if (size < sizeof(size_t) || size > 4096)
+  if (size < oldest || size > 4096)
     throw Error(SEGPRIOR_ERROR_OPTIONS,
                 "struct_size = " + std::to_string(size) + " is not the size of " + name);
   defaults.struct_size = size;

@@ -44,7 +44,8 @@ if [ ${#packages[@]} -gt 0 ]; then
   say "installing: ${packages[*]}"
   # An index that is there already may do: it saves a minute, and works where only some sources answer.
   install_packages() { $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -q "${packages[@]}"; }
-  install_packages >/tmp/segprior-apt.log 2>&1 || { $sudo apt-get update -q && install_packages; } || {
+  apt_log=$(mktemp)
+  install_packages >"$apt_log" 2>&1 || { $sudo apt-get update -q && install_packages; } || {
     for package in "${packages[@]}"; do
       apt-cache show "$package" >/dev/null 2>&1 ||
         echo "this distribution has no package $package (Debian 12 and Ubuntu 24.04 have all of them)"

@@ -1,7 +1,7 @@
 /* libsegprior, core: export macro, version, status codes, context, tensors, per-problem info.
  *
- * Plain C99. Everything here is part of the stable ABI: codes and field offsets never change meaning,
- * structs only grow at their end.
+ * Plain C99. Everything here is part of the stable ABI: codes and field offsets never change meaning.
+ * Structs that begin with struct_size may grow at their end; the others never change.
  */
 #ifndef SEGPRIOR_CORE_H
 #define SEGPRIOR_CORE_H
@@ -98,7 +98,8 @@ SEGPRIOR_API void segprior_context_destroy(segprior_context *context);
 SEGPRIOR_API segprior_status segprior_context_set_stream(segprior_context *context, void *stream);
 
 /* CPU: number of threads of later calls; 0 (the default) means what the OpenMP runtime would use. The results
- * do not depend on it. CUDA: accepted and unused. Size queries depend on it: set it first. */
+ * do not depend on it. Size queries do: set it first. CUDA: accepted and unused. In a child process forked
+ * after the parent had used several threads, calls use one: OpenMP's threads do not survive a fork. */
 SEGPRIOR_API segprior_status segprior_context_set_threads(segprior_context *context, int32_t threads);
 
 /* ---- Tensors ------------------------------------------------------------------------------------------- */

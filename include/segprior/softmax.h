@@ -1,30 +1,32 @@
+/* clang-format off */
 /* libsegprior, entropic softmax with composable priors.
  *
- *   u = argmin over the simplex of  -<o,u> + eps <u, ln u>  + lam sum_x e(x) |grad u|(x)
+ *   u = argmin over the simplex of  -<o,u> + eps <u, ln u> + lam sum_x e(x) |grad u|(x)
  *       subject to  lower_i <= sum_x u_i(x) <= upper_i
  *
  * by the unrolled dual iteration of [VPTV] Algorithm 1 (Li, Liu, Cui, Huang, Tai, "Volume preserving image
  * segmentation with entropic regularization optimal transport", arXiv 1909.09931), generalised to an edge
- * weight e, physical voxel spacing, 1 to 3 axes and two-sided volume bounds (Liu, Wang, Tai, arXiv
- * 2002.03989, section 4.2). With S the softmax over classes, q the TV dual and f the volume dual:
+ * weight e, physical voxel spacing, 1 to 3 axes and two-sided volume bounds (Liu, Wang, Tai, arXiv 2002.03989,
+ * section 4.2). With S the softmax over classes, q the TV dual and f the volume dual:
  *
- *   u = S((o - div q + f) / eps0)                              start; q = 0, f = 0 unless a warm start is
- * given repeat T times: q  <- y min(1, lam e / |y|)  with  y = q - tau grad u    TV prior; |y| over the axes
- *     w   = S((o - div q + f) / eps);  L_i = ln sum_x w_i - f_i / eps
- *     f_i <- min(eps (ln upper_i - L_i), max(eps (ln lower_i - L_i), 0))        volume prior
- *     u   = S((o - div q + f) / eps)
+ *   start:   q = 0, f = 0 (or the warm start);   u = S((o - div q + f) / eps0)
+ *   T times: q  <- y min(1, lam e / |y|)   with  y = q - tau grad u            TV prior; |y| over the axes
+ *            w   = S((o - div q + f) / eps);     L_i = ln sum_x w_i - f_i / eps
+ *            f_i <- min(eps (ln upper_i - L_i), max(eps (ln lower_i - L_i), 0))   volume prior
+ *            u   = S((o - div q + f) / eps)
  *
  * grad is the forward difference divided by the voxel spacing, 0 at the far border; div = -grad^T.
  *
- * Shapes: B images, I classes (1 .. 256), spatial axes *S (1, 2 or 3 of them), J = prod(S) voxels. All
- * tensors of one call share the features' dtype (float32 or float64) and the context's device, and are
- * C-contiguous. An empty tensor (B = 0 or J = 0) is a valid call that does and writes nothing.
+ * Shapes: B images, I classes (1 .. 256), spatial axes *S (1, 2 or 3 of them), J = prod(S) voxels. All tensors
+ * of one call share the features' dtype (float32 or float64) and the context's device, and are C-contiguous.
+ * An empty tensor (B = 0 or J = 0) is a valid call that does and writes nothing.
  *
- * Calls are queued on the context's stream (CUDA) or done on return (CPU). They never allocate, never
- * synchronise and touch no other stream: they can be captured in a CUDA graph. Results are deterministic: the
- * same bits run to run on one device, and on the CPU for every thread count. Each image's result depends on
- * that image alone, bit for bit.
+ * Calls are queued on the context's stream (CUDA) or done on return (CPU). They allocate nothing (apart from
+ * the OpenMP runtime's threads, when a CPU call first needs them), never synchronise and touch no other stream:
+ * they can be captured in a CUDA graph. Results are deterministic: the same bits run to run on one device, and
+ * on the CPU for every thread count. Each image's result depends on that image alone, bit for bit.
  */
+/* clang-format on */
 #ifndef SEGPRIOR_SOFTMAX_H
 #define SEGPRIOR_SOFTMAX_H
 
@@ -44,10 +46,11 @@ enum {
 /* Fill with segprior_softmax_opts_init, then change what you need. Fields are only ever appended. */
 typedef struct segprior_softmax_opts {
   size_t struct_size;
-  int32_t iterations;     /* T >= 0: the number of iterations, or their cap if tolerance > 0. 30 */
-  int32_t accelerate;     /* 0: the papers' plain iteration. 1: Nesterov momentum with restart on q. 0 */
-  double tolerance;       /* > 0: an image stops when max |u_t+1 - u_t| < tolerance at a check. 0: never */
-  int32_t check_interval; /* >= 1: iterations between two checks of the tolerance. 10 */
+  int32_t iterations;          /* T >= 0: the number of iterations, or their cap if tolerance > 0. 30 */
+  int32_t accelerate;          /* 0: the papers' plain iteration. 1: Nesterov momentum with restart on q. 0 */
+  double tolerance;            /* > 0: an image stops when max |u_t+1 - u_t| < tolerance at a check (when
+                                       accelerated after one more iteration, without momentum). 0: never */
+  int32_t check_interval;      /* >= 1: iterations between two checks of the tolerance. 10 */
   int32_t checkpoint_interval; /* what forward leaves in `saved` for the unrolled backward: 0 nothing, n >= 1
                                   the duals of every n-th iteration (1: all of them, nothing recomputed). 0 */
   int32_t tv;                  /* 1: with the TV prior. 0 */

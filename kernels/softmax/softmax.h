@@ -102,6 +102,11 @@ Saved<T> carve_saved(const Problem &p, Arena &arena) {
 
 enum class Mode { last, unrolled };
 
+// The eps of the softmax that made u: after no iteration at all it is the start's.
+inline Scalar last_eps(const Problem &p) {
+  return p.iterations == 0 && p.init_eps > 0 ? Scalar{nullptr, p.init_eps} : p.eps;
+}
+
 // One backend: CPU (softmax_cpu.cpp) or CUDA (softmax_cuda.cu). `stream` is a cudaStream_t, `threads` >= 1
 // the CPU thread count; each backend ignores the other's. Workspace sizes are those of *_workspace.
 struct Backend {

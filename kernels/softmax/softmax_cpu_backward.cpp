@@ -1,8 +1,9 @@
-// Backward on the CPU: the exact adjoint of the unrolled iteration, image by image, three passes an
-// iteration:
-//   A  R = adjoint of u_t+1 = S(...) applied to grad_u = tau div grad_y        sums of R over the voxels ->
-//   volume B  R += adjoint of w, through which the masses saw o, v and f;  grad_features += R;  rebuild u_t
-//   from v_t C  grad_y of y_t = v_t - tau grad u_t from R and the projection
+// clang-format off
+// Backward on the CPU: the exact adjoint of the unrolled iteration, image by image, three passes an iteration:
+//   A  R = adjoint of u_t+1 = S(...) applied to grad_u = tau div grad_y;  sums of R over the voxels -> volume
+//   B  R += adjoint of w, through which the masses saw o, v and f;  grad_features += R;  rebuild u_t from v_t
+//   C  grad_y of y_t = v_t - tau grad u_t from R and the projection
+// clang-format on
 // R is the gradient of (o - div v + f). Iterates between checkpoints are recomputed; no reduction is
 // repeated, because the volume duals and momenta of all iterations are stored. Derivation: softmax.md.
 #include <algorithm>
@@ -102,7 +103,9 @@ class Backward {
     if (!p_.tv) return {nullptr, nullptr};
     if (t == saved_.iterations[b_]) return slot(saved_.checkpoints);
     const int64_t n = p_.checkpoint_interval;
-    return t % n == 0 ? slot(t / n) : buffers_.between[t % n];
+    if (t % n == 0) return slot(t / n);
+    const int64_t offset = (t % n - 1) * image_.dual_size();
+    return {buffers_.between.v + offset, p_.accelerate ? buffers_.between.q + offset : nullptr};
   }
 
   // Logits of the step that ended in iterate v_t+1: z = (o - div v_t+1 + f_t) / eps; for t = -1 those of the

@@ -127,6 +127,7 @@ class Forward {
       shared.params = read_params<T>(p_);
       bool finite = std::isfinite(feature) && std::isfinite(dual), valid = shared.params.valid && edge_valid;
       bool feasible = true;
+      double volume_dual = 0;
       VolumeCheck check;
       for (int64_t i = 0; i < classes(); ++i) {
         const double upper = upper_bound<T>(p_, b_, i);
@@ -135,7 +136,10 @@ class Forward {
         if (volume()) {
           check.add(lower_bound<T>(p_, b_, i), upper);
           if (excluded(upper)) f = -INFINITY;
-          finite = finite && (excluded(upper) || std::isfinite(f));
+          if (!excluded(upper)) {
+            finite = finite && std::isfinite(f);
+            volume_dual = std::max(volume_dual, std::abs(f));
+          }
         }
         buffers_.f[i] = f;
       }
@@ -143,8 +147,8 @@ class Forward {
         valid = valid && check.valid();
         feasible = check.feasible(static_cast<double>(image_.voxels()));
       }
-      const bool range = in_range(feature, edge, dual, shared.params, spacing_sum(p_.grid, 1), p_.tv,
-                                  sizeof(T) == sizeof(float));
+      const bool range = in_range({feature, edge, dual, volume_dual}, shared.params, spacing_sum(p_.grid, 1),
+                                  p_.tv, sizeof(T) == sizeof(float));
       shared.progress =
           start_progress(start_status(finite, valid, range, feasible), p_.iterations, p_.accelerate);
       std::fill_n(buffers_.sweep.zeros, image_.columns(), T{0});

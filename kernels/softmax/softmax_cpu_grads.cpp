@@ -47,7 +47,7 @@ template <class T>
 void backward_last(const Problem &p, const void *u, const void *grad_u, const Grads &grads, int threads) {
   if (!grads.features) return;
   const Grid &g = p.grid;
-  const double eps = read_scalar<T>(p.eps);
+  const double eps = read_scalar<T>(last_eps(p));
   const int64_t voxels = g.voxels(), chunk = 4096, chunks = (voxels + chunk - 1) / chunk;
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (int64_t job = 0; job < g.batch * chunks; ++job) {

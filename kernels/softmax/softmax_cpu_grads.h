@@ -18,7 +18,7 @@ struct BackwardBuffers {
   SweepBuffers<T> sweep;
   T *logits, *u, *grad_logits;    // [I, J]: z_t+1, u_t, R
   T *grad_y, *grad_v;             // [I, nd, J]; grad_v when accelerated
-  Iterate<T> *between;            // [interval]: iterates of a segment, recomputed
+  Iterate<T> between;             // [interval - 1] iterates of a segment, recomputed
   double *sums;                   // [slices][classes]
   double *slice_eps, *slice_tau;  // [slices]
   double *grad_f;                 // [classes]
@@ -35,12 +35,10 @@ struct BackwardBuffers {
     b.grad_logits = arena.take<T>(plane);
     b.grad_y = arena.take<T>(dual);
     b.grad_v = arena.take<T>(p.accelerate ? dual : 0);
-    const int64_t between = p.tv ? std::min(p.checkpoint_interval, p.iterations) : 0;
-    b.between = arena.take<Iterate<T>>(between);
-    for (int64_t k = 1; k < between; ++k) {
-      const Iterate<T> iterate{arena.take<T>(dual), arena.take<T>(p.accelerate ? dual : 0)};
-      if (b.between) b.between[k] = iterate;
-    }
+    const int64_t between =
+        p.tv && p.checkpoint_interval > 0 ? std::min(p.checkpoint_interval, p.iterations) - 1 : 0;
+    b.between = {arena.take<T>(dual, std::max<int64_t>(between, 0)),
+                 arena.take<T>(p.accelerate ? dual : 0, std::max<int64_t>(between, 0))};
     b.sums = arena.take<double>(g.extent[0] * g.classes);
     b.slice_eps = arena.take<double>(g.extent[0]);
     b.slice_tau = arena.take<double>(g.extent[0]);

@@ -355,14 +355,20 @@ void add(const RowShape<T> &s, const T *in, T *out) {
   }
 }
 
+// Lane maximum of non-negative values; NaN counts as infinite.
+template <class D, class V>
+HWY_INLINE hn::TFromD<D> max_or_infinity(D d, V a) {
+  using T = hn::TFromD<D>;
+  const auto finite = hn::Le(a, hn::Set(d, std::numeric_limits<T>::max()));  // false for NaN
+  return hn::GetLane(
+      hn::MaxOfLanes(d, hn::IfThenElse(finite, a, hn::Set(d, std::numeric_limits<T>::infinity()))));
+}
+
 template <class T>
 T max_abs(int64_t n, const T *in) {
   T result = 0;
   for_columns<T>(0, n, [&](auto d, int64_t x) HWY_ATTR {
-    const auto a = hn::Abs(hn::LoadU(d, in + x));
-    const auto finite = hn::Le(a, hn::Set(d, std::numeric_limits<T>::max()));  // false for NaN
-    const auto safe = hn::IfThenElse(finite, a, hn::Set(d, std::numeric_limits<T>::infinity()));
-    result = HWY_MAX(result, hn::GetLane(hn::MaxOfLanes(d, safe)));
+    result = HWY_MAX(result, max_or_infinity(d, hn::Abs(hn::LoadU(d, in + x))));
   });
   return result;
 }
@@ -372,7 +378,7 @@ T max_difference(int64_t n, const T *a, const T *b) {
   T result = 0;
   for_columns<T>(0, n, [&](auto d, int64_t x) HWY_ATTR {
     const auto difference = hn::Abs(hn::Sub(hn::LoadU(d, a + x), hn::LoadU(d, b + x)));
-    result = HWY_MAX(result, hn::GetLane(hn::MaxOfLanes(d, difference)));
+    result = HWY_MAX(result, max_or_infinity(d, difference));
   });
   return result;
 }

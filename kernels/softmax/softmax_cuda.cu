@@ -300,14 +300,10 @@ class Backward {
 };
 
 template <class T>
-void backward_last(const Problem &p, const T *u, const T *grad_u, const Grads &grads, void *workspace,
-                   cudaStream_t stream) {
-  if (!grads.features) return;
-  Arena arena(workspace);
-  const BackwardScratch<T> scratch(p, arena);
-  resolve_parameters<T>(p, scratch.coefficients, stream);
-  last_softmax<T>(inputs_of<T>(p, scratch.coefficients), u, grad_u, static_cast<T *>(grads.features),
-                  grads.accumulate, stream);
+void backward_last(const Problem &p, const T *u, const T *grad_u, const Grads &grads, cudaStream_t stream) {
+  if (grads.features)
+    last_softmax<T>(geometry_of<T>(p.grid), last_eps(p), u, grad_u, static_cast<T *>(grads.features),
+                    grads.accumulate, stream);
 }
 
 // ---- The backend ----
@@ -353,7 +349,7 @@ void backward(const Problem &p, Mode mode, const void *u, const void *grad_u, co
     const T *grad = static_cast<const T *>(grad_u);
     const auto queue = static_cast<cudaStream_t>(stream);
     if (mode == Mode::last)
-      backward_last(p, static_cast<const T *>(u), grad, grads, workspace, queue);
+      backward_last(p, static_cast<const T *>(u), grad, grads, queue);
     else
       Backward<T>(p, grad, grads, workspace, saved, queue).run();
   });

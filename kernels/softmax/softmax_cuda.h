@@ -267,9 +267,9 @@ struct GradOutputs {
 template <class T>
 void adjoint_outputs(const Inputs<T> &, const Adjoint<T> &, const GradOutputs<T> &, cudaStream_t);
 
-// grad_features = S'(grad_u) / eps at a given u.
+// grad_features = S'(grad_u) / eps at a given u. Needs no scratch.
 template <class T>
-void last_softmax(const Inputs<T> &, const T *u, const T *grad_u, T *grad_features, bool accumulate,
-                  cudaStream_t);
+void last_softmax(const Geometry<T> &, const Scalar &eps, const T *u, const T *grad_u, T *grad_features,
+                  bool accumulate, cudaStream_t);
 
 }  // namespace segprior::softmax::cuda

@@ -1,12 +1,14 @@
+// clang-format off
 // Entropic softmax on CUDA, one backward iteration for any number of classes: the exact adjoint of forward's
 // step t, one thread per voxel, a loop over the classes. With R the gradient of the logits times 1 / eps,
 // that is of o, of -div v and of f at once:
 //
-//   adjoint_softmax  R = u (u_bar - <u_bar, u>) / eps at t + 1, where u_bar = tau div y_bar, or grad_u at the
-//   end adjoint_volume   the volume step's adjoint; needs the sums of R over the image adjoint_mass     R +=
-//   w (w_bar - <w_bar, w>) / eps;  grad_features += R;  u_t collect_mass     f_bar += the sums of what
-//   adjoint_mass added adjoint_dual     v_bar = y_bar + grad R, then the momentum's and the projection's
-//   adjoint: y_bar of t
+//   adjoint_softmax  R = u (u_bar - <u_bar, u>) / eps at t + 1, where u_bar = tau div y_bar, or grad_u at the end
+//   adjoint_volume   the volume step's adjoint; needs the sums of R over the image
+//   adjoint_mass     R += w (w_bar - <w_bar, w>) / eps;  grad_features += R;  u_t
+//   collect_mass     f_bar += the sums of what adjoint_mass added
+//   adjoint_dual     v_bar = y_bar + grad R, then the momentum's and the projection's adjoint: y_bar of t
+// clang-format on
 //
 // Bytes per voxel and class, float32, nd = 2, plain: adjoint_softmax reads u and y_bar (a second time from
 // cache), writes R: 16; adjoint_mass reads o, v_t+1, v_t (twice), R, grad_features, writes R, grad_features,

@@ -99,12 +99,13 @@ __global__ void __launch_bounds__(kThreads) scalars_kernel(Inputs<T> in, Adjoint
 
 template <class T>
 __global__ void __launch_bounds__(kThreads)
-    last_softmax_kernel(Inputs<T> in, const T *u, const T *grad_u, T *grad_features, bool accumulate) {
-  const Geometry<T> &g = in.g;
+    last_softmax_kernel(Geometry<T> g, Scalar eps, const T *u, const T *grad_u, T *grad_features,
+                        bool accumulate) {
   const Work work = work_of(g);
   if (work.x >= g.voxels) return;
   const int64_t base = work.image * g.classes * g.voxels + work.x;
-  const T inv_eps = static_cast<T>(1 / in.coefficients->params.eps);
+  const double given = eps.device ? static_cast<double>(*static_cast<const T *>(eps.device)) : eps.host;
+  const T inv_eps = static_cast<T>(1 / given);
   T mean = 0;
   for (int i = 0; i < g.classes; ++i) mean += u[base + i * g.voxels] * grad_u[base + i * g.voxels];
   for (int i = 0; i < g.classes; ++i) {
@@ -139,10 +140,10 @@ void adjoint_outputs(const Inputs<T> &in, const Adjoint<T> &a, const GradOutputs
 }
 
 template <class T>
-void last_softmax(const Inputs<T> &in, const T *u, const T *grad_u, T *grad_features, bool accumulate,
-                  cudaStream_t stream) {
-  launch("last_softmax", last_softmax_kernel<T>, dim3(in.g.batch * in.g.chunks), dim3(kThreads), 0, stream,
-         in, u, grad_u, grad_features, accumulate);
+void last_softmax(const Geometry<T> &g, const Scalar &eps, const T *u, const T *grad_u, T *grad_features,
+                  bool accumulate, cudaStream_t stream) {
+  launch("last_softmax", last_softmax_kernel<T>, dim3(g.batch * g.chunks), dim3(kThreads), 0, stream, g, eps,
+         u, grad_u, grad_features, accumulate);
 }
 
 template void adjoint_clear(const Inputs<float> &, const Adjoint<float> &, bool, cudaStream_t);
@@ -151,8 +152,9 @@ template void adjoint_outputs(const Inputs<float> &, const Adjoint<float> &, con
                               cudaStream_t);
 template void adjoint_outputs(const Inputs<double> &, const Adjoint<double> &, const GradOutputs<double> &,
                               cudaStream_t);
-template void last_softmax(const Inputs<float> &, const float *, const float *, float *, bool, cudaStream_t);
-template void last_softmax(const Inputs<double> &, const double *, const double *, double *, bool,
-                           cudaStream_t);
+template void last_softmax(const Geometry<float> &, const Scalar &, const float *, const float *, float *,
+                           bool, cudaStream_t);
+template void last_softmax(const Geometry<double> &, const Scalar &, const double *, const double *, double *,
+                           bool, cudaStream_t);
 
 }  // namespace segprior::softmax::cuda

@@ -32,7 +32,7 @@ __global__ void __launch_bounds__(kThreads) scan_kernel(Inputs<T> in, Start<T> s
     for (int i = 0; i < g.classes; ++i) max[0] = Max()(max[0], static_cast<double>(fabs(o[i * g.voxels])));
     if (in.tv) {
       const double edge = bound_of(in, work.image, work.x, T(1));
-      max[1] = edge >= 0 ? edge : NAN;
+      max[1] = edge >= 0 && edge < INFINITY ? edge : NAN;
       const int64_t base = work.image * g.classes * g.nd * g.voxels + work.x;
       const Site site = site_of(g, work.x);
       for (int k = 0; k < g.classes * g.nd; ++k) {
@@ -61,19 +61,23 @@ __global__ void __launch_bounds__(kThreads) start_kernel(Inputs<T> in, Start<T> 
 
   VolumeCheck volumes;
   bool duals_finite = true;
+  double volume_dual = 0;
   for (int i = 0; in.has_volume && i < g.classes; ++i) {
     const int64_t k = image * g.classes + i;
     const double upper = upper_of(in, k);
     volumes.add(lower_of(in, k), upper);
     const double f = start.init_volume ? static_cast<double>(start.init_volume[k]) : 0;
     start.f[k] = excluded(upper) ? -INFINITY : f;
-    duals_finite = duals_finite && (excluded(upper) || isfinite(f));
+    if (excluded(upper)) continue;
+    duals_finite = duals_finite && isfinite(f);
+    volume_dual = fmax(volume_dual, fabs(f));
   }
   const Params &p = in.coefficients->params;
   const bool is_float = sizeof(T) == sizeof(float);
   const bool finite = isfinite(max[0]) && isfinite(max[2]) && duals_finite;
   const bool valid = p.valid && !isnan(max[1]) && (!in.has_volume || volumes.valid());
-  const bool range = in_range(max[0], max[1], max[2], p, start.inv_spacing_sum, in.tv, is_float);
+  const bool range =
+      in_range({max[0], max[1], max[2], volume_dual}, p, start.inv_spacing_sum, in.tv, is_float);
   const bool feasible = !in.has_volume || volumes.feasible(static_cast<double>(g.voxels));
   const Progress progress =
       start_progress(start_status(finite, valid, range, feasible), in.iterations, in.accelerate);

@@ -32,15 +32,22 @@ SEGPRIOR_HD inline double default_tau_slope(double inv_spacing_sq, bool accelera
   return 1 / ((accelerate ? 2 : 1) * inv_spacing_sq);
 }
 
-// Whether the numbers of one image stay far enough from overflow: the logits (|o| + |div q|) / eps, and the
-// squares of the dual step's terms. `inv_spacing_sum` = sum over the axes of h_d^-1; the duals' terms are 0
-// without TV.
-SEGPRIOR_HD inline bool in_range(double max_feature, double max_edge, double max_init_dual, const Params &p,
-                                 double inv_spacing_sum, bool tv, bool is_float) {
+// Largest magnitudes among the inputs of one image.
+struct Magnitudes {
+  double feature, edge, init_tv, init_volume;
+};
+
+// Whether the numbers of one image stay far enough from overflow: 1 / eps, the logits (|o| + |div q| + |f|) /
+// eps, and the squares of the dual step's terms. `inv_spacing_sum` = sum over the axes of h_d^-1.
+SEGPRIOR_HD inline bool in_range(const Magnitudes &max, const Params &p, double inv_spacing_sum, bool tv,
+                                 bool is_float) {
   const double limit = is_float ? 1e30 : 1e280, root = is_float ? 1e15 : 1e140;
-  const double dual = tv ? fmax(p.lam * max_edge, max_init_dual) : 0, step = tv ? p.tau * inv_spacing_sum : 0;
   const double smallest = fmin(fmin(p.eps, p.init_eps), 1.0);
-  return max_feature + 2 * dual * inv_spacing_sum < limit * smallest && dual + step < root;
+  if (!(smallest * limit > 1)) return false;
+  if (!tv) return max.feature + max.init_volume < limit * smallest;
+  const double dual = fmax(p.lam * max.edge, max.init_tv);
+  return max.feature + max.init_volume + 2 * dual * inv_spacing_sum < limit * smallest &&
+         dual + p.tau * inv_spacing_sum < root && inv_spacing_sum < root;
 }
 
 // Volume bounds of one class. An upper bound of 0 excludes the class: f = -inf, u = 0.
@@ -155,7 +162,8 @@ SEGPRIOR_HD inline Progress start_progress(int32_t status, int total, bool accel
 SEGPRIOR_HD inline void advance(Progress &s, int t, int total, bool accelerate, bool restart, bool checked,
                                 double residual, double tolerance) {
   s.iterations = t + 1;
-  if (checked) s.residual = residual;
+  // The extra iteration after convergence keeps the residual that decided.
+  if (checked && s.status != SEGPRIOR_CONVERGED) s.residual = residual;
   const bool reached = checked && residual < tolerance;
   if (s.final_next || (reached && !accelerate)) s.running = 0;
   if (reached && s.status == SEGPRIOR_ITERATION_CAP) s.status = SEGPRIOR_CONVERGED;
