@@ -109,6 +109,13 @@ std::vector<Case> build() {
     both(Case({11, 13}, 3, 2).name("small eps").tv(0.3).eps(0.05).equal().iterations(20).small());
     both(Case({11, 13}, 3, 2).name("large eps").tv(0.3).eps(4).equal().small());
     both(Case({11, 13}, 3, 2).name("no iteration").tv(0.3).equal().iterations(0).small());
+    both(Case({11, 13}, 3, 2)
+             .name("no iteration, own eps of the start")
+             .tv(0.3)
+             .equal()
+             .init_eps(1)
+             .iterations(0)
+             .small());
     both(Case({11, 13}, 3, 2).name("one iteration").tv(0.3).equal().iterations(1).small());
     both(Case({11, 13}, 3, 2).name("two iterations").tv(0.3).equal().iterations(2).checkpoint(2).small());
     both(Case({11, 13}, 3, 2).name("scalars on the device").tv(0.3, 0.1).equal().device_scalars().small());

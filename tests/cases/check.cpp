@@ -167,14 +167,13 @@ void check_case(const Prepared &p, Device &device) {
 
   check_unrolled(p, call, bounds);
 
-  // With no iteration u is the softmax of the start, which only equals that of eps if eps0 does.
   const ref::Array u = call.u->get();
   CHECK_MESSAGE(call.backward(SEGPRIOR_BACKWARD_LAST, p.grad_u) == SEGPRIOR_OK, segprior_last_error());
   const ref::Array last = ref::backward_last(p.problem, u, p.grad_u);
   // From the library's own u: a difference of two numbers and a product, I terms in the mean.
   const double unit = p.c.float32_ ? 0x1p-24 : 0x1p-53;
   check("last grads.features", call.gradients.features->get(), last,
-        unit * (4 + static_cast<double>(p.problem.classes)) * max_abs(p.grad_u) / p.problem.eps);
+        unit * (4 + static_cast<double>(p.problem.classes)) * max_abs(p.grad_u) / p.problem.last_eps());
   const std::string violations = call.violations().empty() ? "" : call.violations().front();
   CHECK_MESSAGE(call.violations().empty(), violations);
 }

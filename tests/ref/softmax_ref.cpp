@@ -59,7 +59,7 @@ class Image {
     if (p_.tv) {
       valid = valid && p_.lam >= 0 && p_.lam < kInf && p_.step() > 0 && p_.step() < kInf;
       for (int64_t x = 0; x < voxels_; ++x) {
-        if (!(edge(x) >= 0)) valid = false;
+        if (!(edge(x) >= 0 && edge(x) < kInf)) valid = false;
         max_edge = std::max(max_edge, edge(x));
       }
     }
@@ -222,7 +222,7 @@ class Image {
     const int total = p_.iterations;
     double theta = 1;
     const bool accelerate = p_.accelerate && p_.tv;  // the momentum is that of q
-    bool restart = false, last = total == 1;
+    bool restart = false, reached = false, last = total == 1;
     for (int t = 0; t < total; ++t) {
       const Iterate &from = trace.iterates.back();
       Iterate to;
@@ -252,8 +252,9 @@ class Image {
       trace.iterates.push_back(std::move(to));
 
       const bool check = t + 1 == total || (p_.tolerance > 0 && (t + 1) % p_.check_interval == 0);
-      bool reached = false;
-      if (check) {
+      // An accelerated image does one more iteration after the check that stops it. That one's residual,
+      // which may be above the tolerance again, is not the one that decided.
+      if (check && !reached) {
         trace.residual = residual;
         if (p_.tolerance > 0)
           result_.margins.stop =
@@ -282,6 +283,7 @@ int64_t Problem::voxels() const {
 }
 
 double Problem::step_slope() const { return 1 / ((accelerate ? 2 : 1) * inverse_square_spacing(*this)); }
+double Problem::last_eps() const { return iterations == 0 && init_eps > 0 ? init_eps : eps; }
 double Problem::step() const { return tau != 0 ? tau : eps * step_slope(); }
 
 void gradient(const Problem &p, const double *u, double *q) {

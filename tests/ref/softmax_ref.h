@@ -42,6 +42,7 @@ struct Problem {
   int64_t voxels() const;
   double step() const;        // tau, or its default
   double step_slope() const;  // d step / d eps
+  double last_eps() const;    // of the softmax that made the result u: eps0 if no iteration was done
 };
 
 // How close the run came to a point where the map is not smooth or a decision flips. Comparisons of another

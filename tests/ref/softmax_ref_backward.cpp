@@ -198,6 +198,7 @@ Gradients backward_unrolled(const Problem &p, const Result &result, const Array 
 
 Array backward_last(const Problem &p, const Array &u, const Array &grad_u) {
   Array out(u.size());
+  const double eps = p.last_eps();
   const int64_t voxels = p.voxels(), plane = p.classes * voxels;
   for (int64_t b = 0; b < p.batch; ++b)
     for (int64_t x = 0; x < voxels; ++x) {
@@ -208,7 +209,7 @@ Array backward_last(const Problem &p, const Array &u, const Array &grad_u) {
       }
       for (int64_t i = 0; i < p.classes; ++i) {
         const int64_t at = b * plane + i * voxels + x;
-        out[at] = u[at] * (grad_u[at] - mean) / p.eps;
+        out[at] = u[at] * (grad_u[at] - mean) / eps;
       }
     }
   return out;

@@ -167,6 +167,18 @@ TEST_CASE("reference: central differences [ref]") {
   }
 }
 
+TEST_CASE("reference: no iteration, the modes agree [ref]") {
+  ref::Problem p = problem({4, 5}, 3, 22);
+  p.iterations = 0;
+  p.eps = 0.5;
+  p.init_eps = 1;
+  check_differences(p, 23);
+  const ref::Result r = ref::forward(p);
+  const ref::Array grad_u = Random(24).array(static_cast<int64_t>(r.u.size()), -1, 1);
+  CHECK_CLOSE("last", ref::backward_last(p, r.u, grad_u), ref::backward_unrolled(p, r, grad_u).features,
+              1e-15);
+}
+
 TEST_CASE("reference: gradient and divergence are adjoint [ref]") {
   ref::Problem p = problem({4, 1, 5}, 1, 20);
   p.spacing = {2, 3, 0.5};

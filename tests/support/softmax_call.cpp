@@ -115,6 +115,12 @@ SoftmaxCall::SoftmaxCall(Device &device, const ref::Problem &p, const CallSettin
   allocate();
 }
 
+std::unique_ptr<DeviceArray> SoftmaxCall::buffer(size_t bytes) const {
+  auto array = std::make_unique<DeviceArray>(device_.which(), bytes, settings_.canaries);
+  array->fill(settings_.poison);
+  return array;
+}
+
 void SoftmaxCall::allocate() {
   size_t forward_bytes = 0, backward_bytes = 0, saved_bytes = 0;
   const segprior_status status =
@@ -122,11 +128,6 @@ void SoftmaxCall::allocate() {
   const segprior_status saved_status =
       segprior_softmax_saved_size(device_.context(), &opts, &inputs, &saved_bytes);
   if (status != SEGPRIOR_OK || saved_status != SEGPRIOR_OK) throw std::runtime_error(segprior_last_error());
-  const auto buffer = [&](size_t bytes) {
-    auto array = std::make_unique<DeviceArray>(device_.which(), bytes, settings_.canaries);
-    array->fill(settings_.poison);
-    return array;
-  };
   forward_workspace = buffer(forward_bytes);
   backward_workspace = buffer(backward_bytes);
   saved = buffer(saved_bytes);
@@ -176,12 +177,18 @@ segprior_status SoftmaxCall::backward(int32_t mode, const ref::Array &grad_u_val
     grads.volume_upper = view(g.volume_upper);
   }
   opts.backward_mode = mode;
+  size_t bytes = 0;
+  if (segprior_softmax_workspace_size(device_.context(), &opts, &inputs, nullptr, &bytes) != SEGPRIOR_OK)
+    throw std::runtime_error(segprior_last_error());
+  if (bytes != backward_workspace->bytes()) {
+    replaced_intact_ = replaced_intact_ && backward_workspace->canaries_intact();
+    backward_workspace = buffer(bytes);
+  }
   const bool keep = unrolled && saved->bytes() > 0;
   const segprior_status status = watched([&] {
     return segprior_softmax_backward(device_.context(), &opts, &inputs, unrolled ? nullptr : u->view(),
-                                     grad_u->view(), &grads, backward_workspace->data(),
-                                     backward_workspace->bytes(), keep ? saved->data() : nullptr,
-                                     keep ? saved->bytes() : 0);
+                                     grad_u->view(), &grads, bytes ? backward_workspace->data() : nullptr,
+                                     bytes, keep ? saved->data() : nullptr, keep ? saved->bytes() : 0);
   });
   device_.synchronize();
   return status;
@@ -222,7 +229,7 @@ bool SoftmaxCall::canaries_intact() const {
     if (tensor && !tensor->memory().canaries_intact()) return false;
   for (const auto &gradient : gradient_list())
     if (!gradient.second->memory().canaries_intact()) return false;
-  return info->canaries_intact() && forward_workspace->canaries_intact() &&
+  return replaced_intact_ && info->canaries_intact() && forward_workspace->canaries_intact() &&
          backward_workspace->canaries_intact() && saved->canaries_intact();
 }
 

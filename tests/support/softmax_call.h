@@ -48,6 +48,7 @@ class SoftmaxCall {
   void allocate();
   segprior_status forward();
   // Every gradient the problem has (last: features alone), poisoned before the call unless it accumulates.
+  // The workspace is exactly as large as the size query says for this mode.
   segprior_status backward(int32_t mode, const ref::Array &grad_u);
 
   // All gradient tensors the problem has, with their names.
@@ -64,6 +65,7 @@ class SoftmaxCall {
 
  private:
   TensorPtr output(std::vector<int64_t> shape) const;
+  std::unique_ptr<DeviceArray> buffer(size_t bytes) const;
   template <class F>
   segprior_status watched(const F &call);
 
@@ -71,6 +73,7 @@ class SoftmaxCall {
   const CallSettings settings_;
   std::vector<std::string> violations_;
   int64_t allocations_ = 0;
+  bool replaced_intact_ = true;  // the canaries of workspaces that another mode's replaced
 };
 
 }  // namespace segprior::test
