@@ -60,10 +60,10 @@ _capsule_pointer.restype, _capsule_pointer.argtypes = ct.c_void_p, [ct.py_object
 
 
 class View:
-    """A segprior_tensor over somebody's memory, and what keeps that memory alive."""
+    """A segprior_tensor over somebody's memory, and what keeps it alive: the array and its capsule."""
 
     def __init__(
-        self, keep: Any, address: int, device: _ffi.DeviceKey, dtype: int, shape: Sequence[int]
+        self, keep: tuple[Any, Any], address: int, device: _ffi.DeviceKey, dtype: int, shape: Sequence[int]
     ) -> None:
         self.keep = keep
         self.address = address
@@ -118,7 +118,7 @@ def _view_numpy(array: np.ndarray, name: str) -> View:
     if not array.flags.c_contiguous:
         strides = tuple(stride / array.itemsize for stride in array.strides)
         _require_contiguous(name, array.shape, strides)
-    return View(array, array.ctypes.data, _ffi.DeviceKey(_ffi.CPU, 0), dtype, array.shape)
+    return View((array, None), array.ctypes.data, _ffi.DeviceKey(_ffi.CPU, 0), dtype, array.shape)
 
 
 def _capsule(array: Any, name: str, stream: int | None) -> Any:
@@ -176,10 +176,15 @@ def view(array: Any, name: str, stream: int | None = None) -> View:
     return _view_dlpack(array, name, stream)
 
 
-def repeat_rows(array: Any, source: View, rows: int) -> View:
-    """A view of an [I] array as [rows, I]; copies unless rows is 1."""
+def repeat_rows(array: Any, source: View, rows: int, stream: int) -> View:
+    """A view of an [I] array as [rows, I]; copies unless rows is 1.
+
+    `source`: its view, exported to `stream`; the copy is made there, where it will be read.
+    """
     if rows == 1:
         return source.reshaped((1, *source.shape))
     if source.device.type == _ffi.CPU:
         return view(np.ascontiguousarray(np.broadcast_to(source.to_numpy(), (rows, *source.shape))), "")
-    return view(framework_for(array, source.device).repeat_rows(array, rows), "")
+    framework = framework_for(array, source.device)
+    with framework.on_stream(stream):
+        return view(framework.repeat_rows(array, rows), "")

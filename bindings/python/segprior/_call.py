@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes as ct
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,9 +17,13 @@ from .errors import InvalidTypeError, InvalidValueError
 
 def number(name: str, value: Any) -> float:
     try:
+        if isinstance(value, (str, bytes)):
+            raise TypeError("text is not read as a number")
         return float(value)
     except (TypeError, ValueError) as error:
         raise InvalidTypeError(f"{name} is {value!r}; it must be a number or a one-element array") from error
+    except OverflowError as error:
+        raise InvalidValueError(f"{name} = {value}; it must be a number that float64 can hold") from error
 
 
 def positive(name: str, value: Any) -> float:
@@ -29,14 +33,27 @@ def positive(name: str, value: Any) -> float:
     return found
 
 
-def integer(name: str, value: Any, least: int) -> int:
+def integer(name: str, value: Any, least: int, bits: int = 31) -> int:
+    """`bits`: of the largest value that its C type holds."""
+    wrong_type = f"{name} is {value!r}; it must be an integer"
+    wrong_value = f"{name} = {value!r}; it must be an integer >= {least} and < 2**{bits}"
+    if isinstance(value, (str, bytes)):
+        raise InvalidTypeError(wrong_type)
     try:
         found = int(value)
-    except (TypeError, ValueError) as error:
-        raise InvalidTypeError(f"{name} is {value!r}; it must be an integer") from error
-    if found != value or not least <= found < 2**31:
-        raise InvalidValueError(f"{name} = {value!r}; it must be an integer >= {least}")
+    except TypeError as error:
+        raise InvalidTypeError(wrong_type) from error
+    except (ValueError, OverflowError) as error:  # NaN, inf
+        raise InvalidValueError(wrong_value) from error
+    if found != value or not least <= found < 2**bits:
+        raise InvalidValueError(wrong_value)
     return found
+
+
+def flag(name: str, value: Any) -> bool:
+    if not isinstance(value, (bool, int, np.bool_)) or value not in (0, 1):
+        raise InvalidTypeError(f"{name} is {value!r}; it must be True or False")
+    return bool(value)
 
 
 class Call:
@@ -44,6 +61,9 @@ class Call:
 
     def __init__(self, features: Any, stream: int | None, threads: int | None) -> None:
         lib = _ffi.library()
+        if stream is not None:
+            stream = integer("stream", stream, 0, 64)
+        self.threads = 0 if threads is None else integer("threads", threads, 0)
         source = view(features, "features", stream)
         if not 3 <= len(source.shape) <= 5:
             raise InvalidValueError(
@@ -52,11 +72,11 @@ class Call:
         self.features = source
         self.batch, self.classes, *self.spatial = source.shape
         self.framework: NumpyFramework = framework_for(features, source.device)
-        own_stream = self.framework.current_stream()
-        self.stream = own_stream if stream is None else int(stream)
-        self.threads = 0 if threads is None else int(threads)
+        self.stream_given = stream is not None
+        self.stream: int = self.framework.current_stream() if stream is None else stream
         self.opts = _ffi.SoftmaxOpts()
         lib.check(lib.softmax_opts_init(ct.byref(self.opts), ct.sizeof(self.opts)))
+        self.arrays: list[Any] = [features]  # whose memory is read
         self.views: dict[str, View] = {}
         self.inputs = _ffi.SoftmaxInputs(struct_size=ct.sizeof(_ffi.SoftmaxInputs))
         self.given_shapes: dict[
@@ -65,16 +85,29 @@ class Call:
         self.add("features", source)
 
     def view(self, array: Any, name: str) -> View:
-        return view(array, name, self.stream)
+        found = view(array, name, self.stream)
+        self.arrays.append(array)
+        return found
 
     def add(self, name: str, source: View) -> None:
         self.views[name] = source
         setattr(self.inputs, name, ct.pointer(source.tensor))
 
-    def context(self) -> _ffi.Context:
+    def context(self, stream: int | None = None) -> _ffi.Context:
+        """This thread's context, set to work on `stream`; None: the stream of the forward call."""
         found = _ffi.context(self.features.device)
-        found.configure(self.stream, self.threads)
+        found.configure(self.stream if stream is None else stream, self.threads)
         return found
+
+    def backward_stream(self) -> int:
+        """The stream for a backward call now: the one given to the forward call, else the current one."""
+        return self.stream if self.stream_given else self.framework.current_stream()
+
+    def hold(self, arrays: Sequence[Any], stream: int) -> None:
+        """To be called when work that reads `arrays` was queued on `stream`, which may not be their own."""
+        owners = {self.stream, self.framework.current_stream()} - {stream}
+        if owners:
+            self.framework.hold(arrays, owners, stream)
 
     def add_scalar(self, name: str, value: Any) -> None:
         """A float goes to the options, a one-element array to the inputs."""
@@ -96,7 +129,7 @@ class Call:
         if not is_array(value):
             try:
                 numbers = np.array(value, np.float64)
-            except (TypeError, ValueError) as error:
+            except (TypeError, ValueError, OverflowError) as error:
                 raise InvalidTypeError(
                     f"{name} must be an array or numbers [I] or [B, I]: {error}"
                 ) from error
@@ -109,7 +142,8 @@ class Call:
                     f"{name} has shape {source.shape}; it must be [{self.classes}] or "
                     f"[{self.batch}, {self.classes}]"
                 )
-            source = repeat_rows(value, source, self.batch)
+            source = repeat_rows(value, source, self.batch, self.stream)
+            self.arrays.append(source.keep[0])
         self.add(name, source)
 
     @property

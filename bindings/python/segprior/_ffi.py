@@ -153,6 +153,14 @@ def library_path() -> Path:
 
 # "inputs.tv_edge" is `tv_edge` to a Python caller.
 _C_STRUCT = re.compile(r"\b(inputs|opts|outputs|grads)\.")
+# "dtype = 2", "dtype 1": the numbers of core.h.
+_C_DTYPE = re.compile(r"(\bdtype (?:= )?)([12])\b")
+_DTYPE_NAMES = {str(FLOAT32): "float32", str(FLOAT64): "float64"}
+
+
+def _in_python_words(text: str) -> str:
+    text = _C_STRUCT.sub("", text)
+    return _C_DTYPE.sub(lambda found: found[1] + _DTYPE_NAMES[found[2]], text)
 
 
 class Library:
@@ -181,7 +189,7 @@ class Library:
         """Raises the exception of a failed call."""
         if status != 0:
             text = self.last_error().decode() or self.status_string(status).decode()
-            raise from_status(status, _C_STRUCT.sub("", text))
+            raise from_status(status, _in_python_words(text))
 
 
 @functools.cache

@@ -69,8 +69,17 @@ class NumpyFramework:
         return 0
 
     def on_stream(self, stream: int) -> AbstractContextManager[Any]:
-        """Allocations inside belong to `stream`."""
+        """Allocations and the framework's own work inside belong to `stream`."""
         return contextlib.nullcontext()
+
+    def wait(self, waiting: int, other: int) -> None:
+        """What the stream `waiting` gets from now on comes after what `other` has got until now."""
+
+    def hold(self, arrays: Sequence[Any], owners: set[int], stream: int) -> None:
+        """Memory of `arrays`, if freed, is not reused before the work now queued on `stream` is done.
+
+        `owners`: the streams they may have been allocated on, without `stream`.
+        """
 
 
 class JaxFramework(NumpyFramework):
@@ -112,9 +121,20 @@ class TorchFramework(NumpyFramework):
     def on_stream(self, stream: int) -> AbstractContextManager[Any]:
         if not self._cuda or stream == self.current_stream():
             return contextlib.nullcontext()
-        cuda = self._torch.cuda
-        found: AbstractContextManager[Any] = cuda.stream(cuda.ExternalStream(stream, device=self._device))
+        found: AbstractContextManager[Any] = self._torch.cuda.stream(self._stream(stream))
         return found
+
+    def wait(self, waiting: int, other: int) -> None:
+        if self._cuda:
+            self._stream(waiting).wait_stream(self._stream(other))
+
+    def hold(self, arrays: Sequence[Any], owners: set[int], stream: int) -> None:
+        for array in arrays:
+            if isinstance(array, self._torch.Tensor) and array.is_cuda:
+                array.record_stream(self._stream(stream))
+
+    def _stream(self, stream: int) -> Any:
+        return self._torch.cuda.ExternalStream(stream, device=self._device)
 
 
 class CupyFramework(NumpyFramework):
@@ -146,6 +166,16 @@ class CupyFramework(NumpyFramework):
             return contextlib.nullcontext()
         found: AbstractContextManager[Any] = self._cupy.cuda.ExternalStream(stream, self._index)
         return found
+
+    def wait(self, waiting: int, other: int) -> None:
+        stream = self._cupy.cuda.ExternalStream
+        with self._cupy.cuda.Device(self._index):
+            stream(waiting, self._index).wait_event(stream(other, self._index).record())
+
+    def hold(self, arrays: Sequence[Any], owners: set[int], stream: int) -> None:
+        # CuPy's pool reuses memory on the stream it was allocated on, and knows of no other.
+        for owner in owners:
+            self.wait(owner, stream)
 
 
 def root_package(array: Any) -> str:

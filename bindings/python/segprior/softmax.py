@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from . import _ffi
-from ._arrays import View, is_array
-from ._call import Call, integer, number, positive
+from ._arrays import View, is_array, view
+from ._call import Call, flag, integer, number, positive
 from .errors import InvalidTypeError, InvalidValueError
 from .priors import TV, Volume
 from .report import Info
@@ -99,35 +99,45 @@ class Result:
                 [VPTV] 5.2), for the features only; needs no stored state.
             wanted: names of `Gradients` to compute; None: all that apply. A warm start is a constant.
 
+        On CUDA it runs on the `stream` that was given to `softmax`, else on the framework's current stream at
+        this call, which first waits for the stream of `softmax`. With a given stream it is the caller who
+        makes other streams wait for it before they use the gradients.
+
         Raises:
             InvalidValueError, InvalidTypeError: an argument is wrong; the text names it.
         """
         call, lib = self._call, _ffi.library()
-        if mode not in _MODES:
+        if not isinstance(mode, str) or mode not in _MODES:
             raise InvalidValueError(f"mode is {mode!r}; it must be 'unrolled' or 'last'")
         if mode == "unrolled" and call.opts.checkpoint_interval == 0:
             raise InvalidValueError(
                 "mode 'unrolled' needs the state that softmax does not keep with checkpoint=0"
             )
         applicable = self._applicable(mode)
-        names = applicable if wanted is None else list(dict.fromkeys(wanted))
-        for name in names:
+        if isinstance(wanted, str) or not (wanted is None or isinstance(wanted, Iterable)):
+            raise InvalidTypeError(f"wanted is {wanted!r}; it must be a list of names of gradients")
+        names = applicable if wanted is None else list(wanted)
+        for name in names:  # before duplicates are dropped: a wrong one may have no hash
             if name not in applicable:
                 raise InvalidValueError(
                     f"wanted has {name!r}; this call has gradients for {', '.join(applicable)}"
                 )
-        incoming = call.view(grad_u, "grad_u")
+        names = list(dict.fromkeys(names))
+        stream = call.backward_stream()
+        incoming = view(grad_u, "grad_u", stream)
+        if stream != call.stream:
+            call.framework.wait(stream, call.stream)
         opts = _ffi.SoftmaxOpts.from_buffer_copy(call.opts)
         opts.backward_mode = _MODES[mode]
         grads = _ffi.SoftmaxGrads(struct_size=ct.sizeof(_ffi.SoftmaxGrads))
-        context = call.context()
+        context = call.context(stream)
         size = ct.c_size_t()
         lib.check(
             lib.softmax_workspace_size(
                 context.handle, ct.byref(opts), ct.byref(call.inputs), None, ct.byref(size)
             )
         )
-        with call.framework.on_stream(call.stream):
+        with call.framework.on_stream(stream):
             made = call.allocate(grads, names)
             # Held in a name until the call has been queued; freeing it then is ordered on the same stream.
             workspace, address = call.framework.buffer(size.value)
@@ -142,6 +152,7 @@ class Result:
             found = Gradients()
             for name, (array, _) in made.items():
                 setattr(found, name, call.framework.finish(self._lower(name, array)))
+        call.hold([*call.arrays, grad_u], stream)
         return found
 
     def _lower(self, name: str, array: Any) -> Any:
@@ -187,7 +198,8 @@ def softmax(
         eps: ε > 0, weight of the entropy, in units of the features; a float or a one-element array.
         iters: T >= 0, the number of iterations; their cap if `tol` is given.
         init_eps: ε₀ > 0 of the start ``u0 = S(o / init_eps)``; None: `eps`.
-        tol: stop an image when ``max |u_(t+1) - u_t| < tol`` at a check; None: never.
+        tol: stop an image when ``max |u_(t+1) - u_t| < tol`` at a check; None: never. An accelerated image
+            then does one more iteration, without momentum.
         tv: the total-variation prior; None: without.
         accelerate: Nesterov momentum with restart on the TV dual, instead of the papers' plain iteration.
             None: only when `tol` is given, where reaching the limit is what counts.
@@ -198,8 +210,12 @@ def softmax(
             about sqrt(T), 0 none (inference).
         check_interval: iterations between two checks of `tol`.
         duals: whether to return the duals.
-        threads: CPU threads; None: the OpenMP default. The result does not depend on it.
-        stream: a cudaStream_t as an integer to work on; None: the current stream of the features' framework.
+        threads: CPU threads; None: the OpenMP default. The result does not depend on it. In a child forked
+            by a process that has used several (`multiprocessing`, workers of a torch `DataLoader`) it is
+            one: OpenMP's threads do not survive a fork.
+        stream: a cudaStream_t as an integer to work on, which lives as long as the result; None: the current
+            stream of the features' framework. It waits for that stream's work on the arguments; to make
+            others wait for the results is the caller's part.
 
     Returns:
         `Result`: u, duals, info, and `Result.backward`. Arrays: the features' framework, dtype and device.
@@ -223,12 +239,19 @@ def softmax(
         default_checkpoint if checkpoint is None else integer("checkpoint", checkpoint, 0)
     )
     opts.tolerance = 0.0 if tol is None else positive("tol", tol)
-    opts.accelerate = tol is not None if accelerate is None else bool(accelerate)
+    opts.accelerate = tol is not None if accelerate is None else flag("accelerate", accelerate)
+    duals = flag("duals", duals)
     opts.init_eps = 0.0 if init_eps is None else positive("init_eps", init_eps)
     if spacing is not None:
-        if len(spacing) != len(call.spatial):
+        try:
+            count = len(spacing)
+        except TypeError as error:
+            raise InvalidTypeError(
+                f"spacing is {spacing!r}; it must be one number per spatial axis ({len(call.spatial)})"
+            ) from error
+        if count != len(call.spatial):
             raise InvalidValueError(
-                f"spacing has {len(spacing)} values; features have {len(call.spatial)} axes"
+                f"spacing has {count} values; features have {len(call.spatial)} axes"
             )
         for axis, step in enumerate(spacing):
             opts.spacing[axis] = number(f"spacing[{axis}]", step)
@@ -290,5 +313,7 @@ def _forward(lib: _ffi.Library, call: Call, wanted: list[str]) -> Result:
         lib.check(status)
         del workspace
         result = Result(call, made, (*saved, saved_size.value))
+    call.hold(call.arrays, call.stream)
+    call.arrays += [made["u"][0]] if saved[0] is None else [made["u"][0], saved[0]]
     result._info_buffer = info
     return result
