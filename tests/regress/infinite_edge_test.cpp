@@ -1,6 +1,7 @@
 // CUDA took an edge weight of +Inf for "not negative" and went on: with lam > 0 the image was reported as a
-// breakdown, with lam = 0 the bound lam e was 0 * Inf = NaN, which the range check let pass. The CPU called
-// it an invalid parameter, as the header does; so must every device.
+// breakdown, with lam = 0 the bound lam e was 0 * Inf = NaN, which the range check let pass, and the image
+// ended normally with wrong numbers. The CPU called it an invalid parameter, as the header does; so must
+// every device.
 #include <doctest/doctest.h>
 
 #include <cmath>
