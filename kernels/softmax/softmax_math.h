@@ -128,6 +128,7 @@ struct Progress {
   int32_t iterations;  // done so far
   int32_t running;     // 0: later iterations skip the image
   int32_t final_next;  // the coming iteration is the last one (it uses beta = 0)
+  int32_t reached;     // a check found the residual below the tolerance
   double theta, beta;  // momentum: state, and the beta of the coming iteration
   double residual;
 };
@@ -152,7 +153,7 @@ SEGPRIOR_HD inline bool is_check(int t, int total, int interval) {
 }
 
 SEGPRIOR_HD inline Progress start_progress(int32_t status, int total, bool accelerate) {
-  Progress s{status, 0, !failed(status) && total > 0, total == 1, 1, 0, failed(status) ? NAN : 0};
+  Progress s{status, 0, !failed(status) && total > 0, total == 1, 0, 1, 0, failed(status) ? NAN : 0};
   if (accelerate && !s.final_next) s.beta = next_momentum(s.theta, false);
   return s;
 }
@@ -163,8 +164,9 @@ SEGPRIOR_HD inline void advance(Progress &s, int t, int total, bool accelerate, 
                                 double residual, double tolerance) {
   s.iterations = t + 1;
   // The extra iteration after convergence keeps the residual that decided.
-  if (checked && s.status != SEGPRIOR_CONVERGED) s.residual = residual;
+  if (checked && !s.reached) s.residual = residual;
   const bool reached = checked && residual < tolerance;
+  s.reached = s.reached || reached;
   if (s.final_next || (reached && !accelerate)) s.running = 0;
   if (reached && s.status == SEGPRIOR_ITERATION_CAP) s.status = SEGPRIOR_CONVERGED;
   s.final_next = reached || t + 2 == total;
