@@ -1,5 +1,4 @@
-// Backward row kernels. Included once per SIMD target by softmax_cpu_rows.cpp, before the forward ones' users
-// but after their helpers' file. Formulas: softmax.md.
+// Backward row kernels. Included once per SIMD target by softmax_cpu_rows.cpp. Formulas: softmax.md.
 #if defined(SEGPRIOR_SOFTMAX_CPU_ADJOINT_INL_H) == defined(HWY_TARGET_TOGGLE)
 #ifdef SEGPRIOR_SOFTMAX_CPU_ADJOINT_INL_H
 #undef SEGPRIOR_SOFTMAX_CPU_ADJOINT_INL_H
