@@ -13,25 +13,24 @@ namespace segprior::softmax {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// Adds probability[i] (grad_i - <grad, probability>) / eps of one block to out_i (or stores it); sums as in
-// the row structs. grad(d, i, x) gives the incoming gradient.
+// One block of X_bar = p (grad - <grad, p>) / eps, class i of p at probability + i * stride. Stored to out,
+// or added there (ADD) and the sum added to `features` too where that is given. Sums as in the row structs.
+// grad(d, i, x) gives the incoming gradient.
 template <bool ADD, class T, class G>
-HWY_INLINE void softmax_adjoint(const RowShape<T> &s, int64_t n, int64_t block, const T *probability, T *dot,
-                                T inv_eps, G grad, T *out, double *sum, double *log_sum) {
-  const int classes = s.classes;
+HWY_INLINE void softmax_adjoint(const RowShape<T> &s, int64_t n, const T *probability, int64_t stride, T *dot,
+                                T inv_eps, G grad, T *out, T *features, double *sum, double *log_sum) {
   fill<T>(n, 0, dot);
-  for (int i = 0; i < classes; ++i) {
-    const T *p = probability + i * block;
+  for (int i = 0; i < s.classes; ++i) {
+    const T *p = probability + i * stride;
     for_columns<T>(0, n, [&](auto d, int64_t x) HWY_ATTR {
       hn::StoreU(hn::MulAdd(grad(d, i, x), hn::LoadU(d, p + x), hn::LoadU(d, dot + x)), d, dot + x);
     });
   }
-  for (int i = 0; i < classes; ++i) {
-    const T *p = probability + i * block;
-    T *to = out + i * s.voxels;
+  for (int i = 0; i < s.classes; ++i) {
+    const T *p = probability + i * stride;
+    T *to = out + i * s.voxels, *total_to = features ? features + i * s.voxels : nullptr;
     Total<T> total, log_total;
     for_columns<T>(0, n, [&](auto d, int64_t x) HWY_ATTR {
-      if (ADD) prefetch_next_row(s, static_cast<const T *>(to) + x);
       const auto here = hn::LoadU(d, p + x);
       const auto centred = hn::Sub(grad(d, i, x), hn::LoadU(d, dot + x));
       const auto value = hn::Mul(hn::Mul(here, centred), hn::Set(d, inv_eps));
@@ -41,7 +40,13 @@ HWY_INLINE void softmax_adjoint(const RowShape<T> &s, int64_t n, int64_t block, 
         const auto positive = hn::Max(here, hn::Set(d, std::numeric_limits<T>::min()));
         log_total.add(d, hn::Mul(value, hn::Log(d, positive)));
       }
-      hn::StoreU(ADD ? hn::Add(hn::LoadU(d, to + x), value) : value, d, to + x);
+      if (!ADD) return hn::StoreU(value, d, to + x);
+      prefetch_next_row(s, static_cast<const T *>(to) + x);
+      const auto both = hn::Add(hn::LoadU(d, to + x), value);
+      hn::StoreU(both, d, to + x);
+      if (!total_to) return;
+      prefetch_next_row(s, static_cast<const T *>(total_to) + x);
+      hn::StoreU(hn::Add(hn::LoadU(d, total_to + x), both), d, total_to + x);
     });
     sum[i] += total.get();
     if (log_sum) *log_sum += log_total.get();
@@ -70,7 +75,7 @@ void adjoint_softmax_nd(const AdjointSoftmaxRow<T> &r) {
   const Scratch<T> scratch(s);
   for (int64_t x0 = 0; x0 < s.columns; x0 += scratch.block) {
     const int64_t n = HWY_MIN(scratch.block, s.columns - x0);
-    block_softmax(s, scratch, r.logits + x0, r.shift, n);
+    if (!r.u) block_softmax(s, scratch, r.logits + x0, r.shift, n);
     for (int i = 0; i < s.classes; ++i) {
       T *grad = scratch.more + i * scratch.block;
       if constexpr (ND == 0) {
@@ -86,9 +91,9 @@ void adjoint_softmax_nd(const AdjointSoftmaxRow<T> &r) {
     const T *grads = scratch.more;
     const int64_t block = scratch.block;
     softmax_adjoint<false>(
-        s, n, block, scratch.values, scratch.row[2], r.inv_eps,
+        s, n, r.u ? r.u + x0 : scratch.values, r.u ? s.voxels : block, scratch.row[2], r.inv_eps,
         [=](auto d, int i, int64_t x) HWY_ATTR { return hn::LoadU(d, grads + i * block + x); },
-        r.grad_logits + x0, r.sum, r.log_u);
+        r.grad_logits + x0, static_cast<T *>(nullptr), r.sum, r.log_u);
   }
 }
 
@@ -114,9 +119,9 @@ void adjoint_volume(const AdjointVolumeRow<T> &r) {
     const int64_t n = HWY_MIN(scratch.block, s.columns - x0);
     block_softmax(s, scratch, r.logits + x0, static_cast<const T *>(nullptr), n);
     softmax_adjoint<true>(
-        s, n, scratch.block, scratch.values, scratch.row[2], r.inv_eps,
-        [&](auto d, int i, int64_t) HWY_ATTR { return hn::Set(d, r.grad_w[i]); }, r.grad_logits + x0, r.sum,
-        r.log_w);
+        s, n, scratch.values, scratch.block, scratch.row[2], r.inv_eps,
+        [&](auto d, int i, int64_t) HWY_ATTR { return hn::Set(d, r.grad_w[i]); }, r.grad_logits + x0,
+        r.grad_features ? r.grad_features + x0 : nullptr, r.sum, r.log_w);
   }
 }
 

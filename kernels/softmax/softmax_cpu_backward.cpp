@@ -43,6 +43,7 @@ class Backward {
       if (p_.tv && (t == steps - 1 || (t + 1) % p_.checkpoint_interval == 0)) recompute_segment(t, steps);
       adjoint_of_u(t, t == steps - 1);
       adjoint_of_volume(t);
+      u_ready_ = p_.tv;
       if (p_.tv) adjoint_of_dual(t);
     }
     adjoint_of_start(steps == 0);
@@ -126,6 +127,7 @@ class Backward {
   // Recomputes the iterates of t's segment that lie between checkpoints. Uses `u`; leaves `logits` alone.
   void recompute_segment(int t, int steps) {
     const int64_t n = p_.checkpoint_interval, first = t / n * n, last = std::min<int64_t>(first + n, steps);
+    if (first + 1 < last) u_ready_ = false;
     for (int64_t k = first; k + 1 < last; ++k) {
       if (k == first) start_of_segment(k);
       if (team_.rank == 0) dual_shift(classes(), f(k + 1), params().eps, buffers_.shift);
@@ -154,6 +156,7 @@ class Backward {
   AdjointSoftmaxRow<T> softmax_row(int64_t s, int64_t r, int64_t offset, bool from_loss, double eps) const {
     AdjointSoftmaxRow<T> row{};
     row.shape = sweep_.shape();
+    row.u = u_ready_ ? buffers_.u + offset : nullptr;
     row.logits = buffers_.logits + offset;
     row.shift = buffers_.change;
     // Without TV only the last u reaches the loss: the earlier ones pass on through f alone.
@@ -224,11 +227,12 @@ class Backward {
     image_.for_rows(sweep_.begin(), sweep_.end(), [&](int64_t s, int64_t r, int64_t offset) {
       if (r == 0) clear_sums(s);
       if (volume())
-        image_.rows.adjoint_volume({sweep_.shape(), buffers_.logits + offset, buffers_.grad_w,
-                                    static_cast<T>(1 / params().eps), buffers_.grad_logits + offset,
-                                    buffers_.sums + s * classes(),
-                                    wants_eps() ? buffers_.slice_eps + s : nullptr});
-      add_to_features(offset);
+        image_.rows.adjoint_volume(
+            {sweep_.shape(), buffers_.logits + offset, buffers_.grad_w, static_cast<T>(1 / params().eps),
+             buffers_.grad_logits + offset, grad_features_ ? grad_features_ + offset : nullptr,
+             buffers_.sums + s * classes(), wants_eps() ? buffers_.slice_eps + s : nullptr});
+      else
+        add_to_features(offset);
       logits_row(iterate, s, r, offset, eps);
       if (p_.tv)
         image_.rows.softmax(sweep_.shape(), buffers_.logits + offset, T{1}, buffers_.change,
@@ -325,6 +329,7 @@ class Backward {
   T *const grad_features_;
   T *const grad_bound_;
   ScalarGrads &scalars_;
+  bool u_ready_ = false;                     // `u` holds the u of the coming pass A; the same on every thread
   double bound_grads_[2][kMaxClasses] = {};  // upper (or equality), lower; rank 0's are used
 };
 

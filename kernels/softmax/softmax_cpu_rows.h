@@ -71,8 +71,9 @@ struct StepRow {
 template <class T>
 struct AdjointSoftmaxRow {
   RowShape<T> shape;
+  const T *u;  // null: S(logits + shift)
   const T *logits;
-  const T *shift;   // [classes] u = S(logits + shift)
+  const T *shift;   // [classes]
   const T *grad_u;  // null: grad_u = tau div of the dual below
   DualRow<T> dual;
   T tau, inv_eps;
@@ -87,9 +88,10 @@ struct AdjointVolumeRow {
   const T *logits;
   const T *grad_w;  // [classes], constant over the voxels
   T inv_eps;
-  T *grad_logits;  // += w (grad_w - <grad_w, w>) / eps
-  double *sum;     // [classes] += sum of what was added
-  double *log_w;   // += sum of (what was added) ln w; null: not wanted
+  T *grad_logits;    // += w (grad_w - <grad_w, w>) / eps
+  T *grad_features;  // += the new grad_logits; null: not wanted
+  double *sum;       // [classes] += sum of what was added
+  double *log_w;     // += sum of (what was added) ln w; null: not wanted
 };
 
 template <class T>
