@@ -137,6 +137,7 @@ std::vector<unsigned char> DeviceArray::content() const {
 
 bool DeviceArray::canaries_intact() const {
   std::vector<unsigned char> all(bytes_ + 2 * margin_);
+  if (all.empty()) return true;
   if (device_.type == SEGPRIOR_CPU) std::memcpy(all.data(), base_, all.size());
 #if defined(SEGPRIOR_WITH_CUDA)
   if (device_.type == SEGPRIOR_CUDA)
