@@ -5,7 +5,7 @@
 // That line alone yields, on the CPU and on every CUDA device: forward and all gradients (unrolled and last)
 // against the float64 reference (softmax_cases_test.cpp), directional and per-input difference quotients when
 // the case is float64 and at most kDifferenceSize large (softmax_gradients_test.cpp), and an entry that a
-// benchmark can time (make_problem and the settings below). A failure prints the case as the line that made
+// benchmark can time (time_cases.h). A failure prints the case as the line that made
 // it.
 //
 // tags: race() marks the few cases that also run under the race detector of the fake CUDA runtime, small()
