@@ -22,6 +22,21 @@ struct Grid {
   double inv_spacing[3];  // 1/h per canonical axis
 
   int64_t voxels() const { return extent[0] * extent[1] * extent[2]; }
+  // Sums over the axes in use of 1/h and of 1/h^2.
+  double inv_spacing_sum() const {
+    return sum([](double inverse) { return inverse; });
+  }
+  double inv_spacing_sq_sum() const {
+    return sum([](double inverse) { return inverse * inverse; });
+  }
+
+ private:
+  template <class F>
+  double sum(F term) const {
+    double total = 0;
+    for (int c = 0; c < nd; ++c) total += term(inv_spacing[axes[c]]);
+    return total;
+  }
 };
 
 enum class Volume { none, equality, box };
@@ -49,6 +64,8 @@ struct Problem {
   const void *features, *edge, *lower, *upper;  // equality: lower == upper == the volume
   bool has_edge, has_init_tv, has_init_volume;
   const void *init_tv, *init_volume;
+
+  bool default_tau() const { return !tau.device && tau.host == 0; }
 };
 
 struct Outputs {

@@ -10,19 +10,10 @@ double read_scalar(const Scalar &s) {
   return s.device ? static_cast<double>(*static_cast<const T *>(s.device)) : s.host;
 }
 
-// sum over the axes of h_d^-power
-inline double spacing_sum(const Grid &g, int power) {
-  double sum = 0;
-  for (int c = 0; c < g.nd; ++c) sum += std::pow(g.inv_spacing[g.axes[c]], power);
-  return sum;
-}
-
-inline bool default_tau(const Problem &p) { return !p.tau.device && p.tau.host == 0; }
-
 template <class T>
 Params read_params(const Problem &p) {
   return resolve_params(read_scalar<T>(p.eps), p.init_eps, read_scalar<T>(p.lam), read_scalar<T>(p.tau),
-                        default_tau(p), spacing_sum(p.grid, 2), p.accelerate, p.tv);
+                        p.default_tau(), p.grid.inv_spacing_sq_sum(), p.accelerate, p.tv);
 }
 
 // Bounds of class i of image b; without a volume prior they are never read.

@@ -147,8 +147,8 @@ class Forward {
         valid = valid && check.valid();
         feasible = check.feasible(static_cast<double>(image_.voxels()));
       }
-      const bool range = in_range({feature, edge, dual, volume_dual}, shared.params, spacing_sum(p_.grid, 1),
-                                  p_.tv, sizeof(T) == sizeof(float));
+      const bool range = in_range({feature, edge, dual, volume_dual}, shared.params,
+                                  p_.grid.inv_spacing_sum(), p_.tv, sizeof(T) == sizeof(float));
       shared.progress =
           start_progress(start_status(finite, valid, range, feasible), p_.iterations, p_.accelerate);
       std::fill_n(buffers_.sweep.zeros, image_.columns(), T{0});

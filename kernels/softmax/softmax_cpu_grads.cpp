@@ -23,7 +23,8 @@ void finish_batch(const Problem &p, const Grads &grads, const BackwardWorkspace<
     sum.lam += w.scalars[b].lam;
     sum.tau += w.scalars[b].tau;
   }
-  if (p.tv && default_tau(p)) sum.eps += sum.tau * default_tau_slope(spacing_sum(p.grid, 2), p.accelerate);
+  if (p.tv && p.default_tau())
+    sum.eps += sum.tau * default_tau_slope(p.grid.inv_spacing_sq_sum(), p.accelerate);
   if (!(p.init_eps > 0)) sum.eps += sum.init_eps;
   add_scalar<T>(grads.eps, grads.accumulate, sum.eps);
   add_scalar<T>(grads.init_eps, grads.accumulate, sum.init_eps);

@@ -26,19 +26,10 @@ Inputs<T> inputs_of(const Problem &p, const Coefficients *coefficients) {
           coefficients};
 }
 
-double sum_inverse_spacing(const Grid &grid, bool squared) {
-  double sum = 0;
-  for (int c = 0; c < grid.nd; ++c) {
-    const double inverse = grid.inv_spacing[grid.axes[c]];
-    sum += squared ? inverse * inverse : inverse;
-  }
-  return sum;
-}
-
 template <class T>
 void resolve_parameters(const Problem &p, Coefficients *out, cudaStream_t stream) {
   resolve<T>({p.eps.device, p.lam.device, p.tau.device, p.eps.host, p.lam.host, p.tau.host, p.init_eps,
-              sum_inverse_spacing(p.grid, true), p.accelerate, p.tv},
+              p.grid.inv_spacing_sq_sum(), p.accelerate, p.tv},
              out, stream);
 }
 
@@ -96,7 +87,7 @@ class Forward {
     start<T>(in_,
              {static_cast<const T *>(p_.init_tv), static_cast<const T *>(p_.init_volume), iterates_.dual(0),
               f_.at(0), scratch_.partials, scratch_.progress, momentum_of_step(0), scratch_.tickets,
-              sum_inverse_spacing(p_.grid, false)},
+              p_.grid.inv_spacing_sum()},
              stream_);
     for (int t = 0; t < p_.iterations; ++t) iterate(t);
     finish<T>(in_,
@@ -251,8 +242,8 @@ class Backward {
         in_, adjoint_,
         {output(grads_.eps), output(grads_.init_eps), output(grads_.tv_lam), output(grads_.tv_tau),
          output(grads_.tv_edge), output(grads_.volume_lower), output(grads_.volume_upper), grads_.accumulate,
-         p_.init_eps > 0, p_.tv && !p_.tau.device && p_.tau.host == 0,
-         default_tau_slope(sum_inverse_spacing(p_.grid, true), p_.accelerate)},
+         p_.init_eps > 0, p_.tv && p_.default_tau(),
+         default_tau_slope(p_.grid.inv_spacing_sq_sum(), p_.accelerate)},
         stream_);
   }
 

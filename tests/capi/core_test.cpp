@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "tests/capi/headers.h"
+#include "tests/capi/message.h"
 #include "tests/support/device.h"
 
 #if defined(FAKECUDA)
@@ -16,14 +17,6 @@
 
 using namespace segprior;
 using namespace segprior::test;
-
-namespace {
-
-bool message_has(const std::string &text) {
-  return std::string(segprior_last_error()).find(text) != std::string::npos;
-}
-
-}  // namespace
 
 TEST_CASE("the headers are C99") {
   CHECK(segprior_test_core_header() == 0);

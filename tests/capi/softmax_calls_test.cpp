@@ -9,6 +9,7 @@
 #include <thread>
 #include <vector>
 
+#include "tests/capi/message.h"
 #include "tests/cases/cases.h"
 
 #if defined(FAKECUDA)
@@ -19,10 +20,6 @@ using namespace segprior;
 using namespace segprior::test;
 
 namespace {
-
-bool message_has(const std::string &text) {
-  return std::string(segprior_last_error()).find(text) != std::string::npos;
-}
 
 Case small_case() {
   Case c({5, 7}, 3, 2);
