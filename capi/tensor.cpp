@@ -22,7 +22,18 @@ void reject(segprior_status status, const std::string &text) { throw Error(statu
 
 namespace {
 
-size_t element_size(int32_t dtype) { return dtype == SEGPRIOR_FLOAT32 ? 4 : 8; }
+size_t element_size(int32_t dtype) {
+  switch (dtype) {
+    case SEGPRIOR_FLOAT64:
+      return 8;
+    case SEGPRIOR_FLOAT32:
+      return 4;
+    case SEGPRIOR_UINT8:
+      return 1;
+    default:
+      return 2;
+  }
+}
 
 std::string device_text(segprior_device device) {
   return (device.type == SEGPRIOR_CPU    ? "cpu:"
@@ -35,24 +46,32 @@ std::string device_text(segprior_device device) {
 
 const void *Arguments::lead(const char *name, const segprior_tensor *tensor, int min_ndim, int max_ndim) {
   if (!tensor) reject(SEGPRIOR_ERROR_NULL_POINTER, std::string(name) + " is NULL");
-  if (tensor->dtype != SEGPRIOR_FLOAT32 && tensor->dtype != SEGPRIOR_FLOAT64)
-    reject(SEGPRIOR_ERROR_DTYPE, std::string(name) + ": dtype = " + std::to_string(tensor->dtype) +
-                                     " must be SEGPRIOR_FLOAT32 (1) or SEGPRIOR_FLOAT64 (2)");
+  if (tensor->dtype < SEGPRIOR_FLOAT32 || tensor->dtype > SEGPRIOR_BFLOAT16)
+    reject(SEGPRIOR_ERROR_DTYPE,
+           std::string(name) + ": dtype = " + std::to_string(tensor->dtype) +
+               " must be SEGPRIOR_FLOAT32 (1), _FLOAT64 (2), _FLOAT16 (3) or _BFLOAT16 (4)");
   if (tensor->ndim < min_ndim || tensor->ndim > max_ndim)
     reject(SEGPRIOR_ERROR_SHAPE, std::string(name) + ": ndim = " + std::to_string(tensor->ndim) +
                                      " must be " + std::to_string(min_ndim) + " to " +
                                      std::to_string(max_ndim));
-  dtype_ = tensor->dtype;
-  return check(name, tensor, nullptr, true, false);
+  field_dtype_ = tensor->dtype;
+  parameter_dtype_ = tensor->dtype == SEGPRIOR_FLOAT64 ? SEGPRIOR_FLOAT64 : SEGPRIOR_FLOAT32;
+  return check(name, tensor, nullptr, true, false, Kind::field);
 }
 
 const void *Arguments::input(const char *name, const segprior_tensor *tensor, const Shape &shape,
-                             bool required) {
-  return check(name, tensor, &shape, required, false);
+                             bool required, Kind kind) {
+  return check(name, tensor, &shape, required, false, kind);
 }
 
-void *Arguments::output(const char *name, const segprior_tensor *tensor, const Shape &shape, bool required) {
-  return check(name, tensor, &shape, required, true);
+void *Arguments::output(const char *name, const segprior_tensor *tensor, const Shape &shape, bool required,
+                        Kind kind) {
+  return check(name, tensor, &shape, required, true, kind);
+}
+
+int32_t Arguments::dtype_of(Kind kind) const {
+  if (kind == Kind::mask) return SEGPRIOR_UINT8;
+  return kind == Kind::field ? field_dtype_ : parameter_dtype_;
 }
 
 const void *Arguments::input_bytes(const char *name, const void *data, size_t bytes, size_t alignment) {
@@ -66,7 +85,7 @@ void *Arguments::output_bytes(const char *name, void *data, size_t bytes, size_t
 }
 
 void *Arguments::check(const char *name, const segprior_tensor *tensor, const Shape *shape, bool required,
-                       bool written) {
+                       bool written, Kind kind) {
   // Built only for an error.
   const auto complain = [&](segprior_status status, const std::string &what) { reject(status, name + what); };
   if (!tensor) {
@@ -74,9 +93,12 @@ void *Arguments::check(const char *name, const segprior_tensor *tensor, const Sh
     return nullptr;
   }
   const segprior_tensor &t = *tensor;
-  if (t.dtype != dtype_)
-    complain(SEGPRIOR_ERROR_DTYPE, ": dtype = " + std::to_string(t.dtype) + " must be the features' dtype " +
-                                       std::to_string(dtype_));
+  const int32_t dtype = dtype_of(kind);
+  if (t.dtype != dtype) {
+    const bool same = kind != Kind::mask && dtype == field_dtype_;
+    complain(SEGPRIOR_ERROR_DTYPE, ": dtype = " + std::to_string(t.dtype) + " must be " +
+                                       (same ? "the features' dtype " : "dtype ") + std::to_string(dtype));
+  }
   if (t.device.type != context_.device.type || t.device.index != context_.device.index)
     complain(SEGPRIOR_ERROR_DEVICE, ": device " + device_text(t.device) + " must be the context's device " +
                                         device_text(context_.device));
@@ -91,7 +113,7 @@ void *Arguments::check(const char *name, const segprior_tensor *tensor, const Sh
     complain(SEGPRIOR_ERROR_SHAPE, ": shape " + given.text() + " must be " + shape->text());
   // Zero extents first: an empty tensor has 0 bytes however large the others are.
   const bool empty = std::find(given.begin(), given.end(), 0) != given.end();
-  size_t bytes = empty ? 0 : element_size(dtype_);
+  size_t bytes = empty ? 0 : element_size(dtype);
   for (int k = 0; k < t.ndim && !empty; ++k)
     if (__builtin_mul_overflow(bytes, static_cast<size_t>(given.extent[k]), &bytes) || bytes > SIZE_MAX / 4)
       complain(SEGPRIOR_ERROR_SIZE_OVERFLOW, ": shape " + given.text() + " does not fit in 63 bits");
@@ -108,7 +130,7 @@ void *Arguments::check(const char *name, const segprior_tensor *tensor, const Sh
   if (sizes_only_ || bytes == 0) return nullptr;
   if (!t.data) complain(SEGPRIOR_ERROR_NULL_POINTER, ".data is NULL");
   char *data = static_cast<char *>(t.data) + t.byte_offset;
-  add(name, data, bytes, element_size(dtype_), written);
+  add(name, data, bytes, element_size(dtype), written);
   return data;
 }
 

@@ -19,6 +19,10 @@ struct Shape {
   bool operator==(const Shape &other) const;
 };
 
+// What a tensor holds. field: the lead tensor's dtype; parameter: the same, or float32 where that has 16
+// bits; mask: uint8.
+enum class Kind { field, parameter, mask };
+
 [[noreturn]] void reject(segprior_status status, const std::string &text);
 
 // Collects the memory ranges of one call's arguments, checks each tensor, and at the end that nothing
@@ -28,13 +32,14 @@ class Arguments {
   // `sizes_only`: a size query; data pointers are not looked at.
   Arguments(const segprior_context &context, bool sizes_only) : context_(context), sizes_only_(sizes_only) {}
 
-  // The first tensor of a call: any shape of `min_ndim`.. `max_ndim` axes; sets the dtype of the call.
+  // The first tensor of a call: any shape of `min_ndim`.. `max_ndim` axes; sets the dtypes of the call.
   const void *lead(const char *name, const segprior_tensor *tensor, int min_ndim, int max_ndim);
   // A tensor that must have the given shape; returns its data (null if absent). Absent is an error if
-  // `required`.
+  // `required`. Its dtype is the one that the lead tensor set for such tensors.
   const void *input(const char *name, const segprior_tensor *tensor, const Shape &shape,
-                    bool required = false);
-  void *output(const char *name, const segprior_tensor *tensor, const Shape &shape, bool required = false);
+                    bool required = false, Kind kind = Kind::parameter);
+  void *output(const char *name, const segprior_tensor *tensor, const Shape &shape, bool required = false,
+               Kind kind = Kind::parameter);
   // Raw memory.
   const void *input_bytes(const char *name, const void *data, size_t bytes, size_t alignment);
   void *output_bytes(const char *name, void *data, size_t bytes, size_t alignment);
@@ -42,7 +47,8 @@ class Arguments {
   // Outputs must not overlap one another nor an input. Call last.
   void check_overlap() const;
 
-  int32_t dtype() const { return dtype_; }
+  int32_t dtype() const { return parameter_dtype_; }    // of the arithmetic and of most tensors
+  int32_t field_dtype() const { return field_dtype_; }  // of the lead tensor
 
  private:
   struct Range {
@@ -52,13 +58,14 @@ class Arguments {
   };
 
   void *check(const char *name, const segprior_tensor *tensor, const Shape *shape, bool required,
-              bool written);
+              bool written, Kind kind);
+  int32_t dtype_of(Kind kind) const;
   void add(const char *name, const void *data, size_t bytes, size_t alignment, bool written);
 
   const segprior_context &context_;
   const bool sizes_only_;
-  int32_t dtype_ = 0;
-  Range ranges_[32];
+  int32_t parameter_dtype_ = 0, field_dtype_ = 0;
+  Range ranges_[64];
   int range_count_ = 0;
 };
 

@@ -26,7 +26,7 @@ extern "C" {
 /* ---- Version ------------------------------------------------------------------------------------------- */
 
 #define SEGPRIOR_VERSION_MAJOR 0
-#define SEGPRIOR_VERSION_MINOR 1
+#define SEGPRIOR_VERSION_MINOR 2
 #define SEGPRIOR_VERSION_PATCH 0
 
 /* Version of the loaded library as major * 10000 + minor * 100 + patch. Compare with the macros above to
@@ -104,7 +104,13 @@ SEGPRIOR_API segprior_status segprior_context_set_threads(segprior_context *cont
 
 /* ---- Tensors ------------------------------------------------------------------------------------------- */
 
-enum { SEGPRIOR_FLOAT32 = 1, SEGPRIOR_FLOAT64 = 2 };
+enum {
+  SEGPRIOR_FLOAT32 = 1,
+  SEGPRIOR_FLOAT64 = 2,
+  SEGPRIOR_FLOAT16 = 3,  /* IEEE binary16 */
+  SEGPRIOR_BFLOAT16 = 4, /* the upper half of a float32 */
+  SEGPRIOR_UINT8 = 5     /* masks; DLPack's bool and uint8 */
+};
 
 enum { SEGPRIOR_MAX_NDIM = 8 };
 
@@ -114,7 +120,7 @@ enum { SEGPRIOR_MAX_NDIM = 8 };
 typedef struct segprior_tensor {
   void *data;
   segprior_device device;
-  int32_t dtype; /* SEGPRIOR_FLOAT32 or SEGPRIOR_FLOAT64 */
+  int32_t dtype; /* one of the enumerators above */
   int32_t ndim;  /* 0 .. SEGPRIOR_MAX_NDIM */
   const int64_t *shape;
   const int64_t *strides;

@@ -12,8 +12,10 @@ double read_scalar(const Scalar &s) {
 
 template <class T>
 Params read_params(const Problem &p) {
-  return resolve_params(read_scalar<T>(p.eps), p.init_eps, read_scalar<T>(p.lam), read_scalar<T>(p.tau),
-                        p.default_tau(), p.grid.inv_spacing_sq_sum(), p.accelerate, p.tv);
+  return resolve_params(
+      {read_scalar<T>(p.eps), p.init_eps, read_scalar<T>(p.lam), read_scalar<T>(p.tau),
+       read_scalar<T>(p.td.lam), read_scalar<T>(p.td.sigma), p.default_tau(), p.tv, p.td.on, p.td.gaussian},
+      step_rule(p));
 }
 
 // Bounds of class i of image b; without a volume prior they are never read.
@@ -40,7 +42,7 @@ void dual_change(int classes, const double *f_new, const double *f_old, double e
 template <class T>
 size_t forward_workspace(const Problem &, int threads);
 template <class T>
-size_t backward_workspace(const Problem &, int threads);
+size_t backward_workspace(const Problem &, Mode, int threads);
 template <class T>
 void forward(const Problem &, const Outputs &, void *workspace, void *saved, int threads);
 template <class T>

@@ -336,7 +336,7 @@ class Backward {
 }  // namespace
 
 template <class T>
-size_t backward_workspace(const Problem &p, int threads) {
+size_t backward_workspace(const Problem &p, Mode, int threads) {
   Arena arena;
   BackwardWorkspace<T>::carve(p, threads, 0, arena);
   return arena.used();
@@ -356,8 +356,8 @@ void backward_unrolled(const Problem &p, const void *grad_u, const Grads &grads,
   finish_batch<T>(p, grads, BackwardWorkspace<T>::carve(p, threads, 0, arena));
 }
 
-template size_t backward_workspace<float>(const Problem &, int);
-template size_t backward_workspace<double>(const Problem &, int);
+template size_t backward_workspace<float>(const Problem &, Mode, int);
+template size_t backward_workspace<double>(const Problem &, Mode, int);
 template void backward_unrolled<float>(const Problem &, const void *, const Grads &, void *, const void *,
                                        int);
 template void backward_unrolled<double>(const Problem &, const void *, const Grads &, void *, const void *,

@@ -144,8 +144,9 @@ class Forward {
         buffers_.f[i] = f;
       }
       if (volume()) {
-        valid = valid && check.valid();
-        feasible = check.feasible(static_cast<double>(image_.voxels()));
+        const double voxels = static_cast<double>(image_.voxels());
+        valid = valid && check.valid(voxels);
+        feasible = check.feasible(voxels);
       }
       const bool range = in_range({feature, edge, dual, volume_dual}, shared.params,
                                   p_.grid.inv_spacing_sum(), p_.tv, sizeof(T) == sizeof(float));

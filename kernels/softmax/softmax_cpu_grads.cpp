@@ -23,8 +23,7 @@ void finish_batch(const Problem &p, const Grads &grads, const BackwardWorkspace<
     sum.lam += w.scalars[b].lam;
     sum.tau += w.scalars[b].tau;
   }
-  if (p.tv && p.default_tau())
-    sum.eps += sum.tau * default_tau_slope(p.grid.inv_spacing_sq_sum(), p.accelerate);
+  if (p.tv && p.default_tau()) sum.eps += sum.tau * step_rule(p).tau_slope();
   if (!(p.init_eps > 0)) sum.eps += sum.init_eps;
   add_scalar<T>(grads.eps, grads.accumulate, sum.eps);
   add_scalar<T>(grads.init_eps, grads.accumulate, sum.init_eps);

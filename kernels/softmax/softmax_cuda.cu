@@ -1,6 +1,7 @@
 // Entropic softmax on CUDA: workspaces and the host loops. They only queue kernels: the progress of each
 // image, and with it the decision to skip the rest of its iterations, stays on the device.
 #include <algorithm>
+#include <string>
 #include <utility>
 
 #include "kernels/common/cuda.h"
@@ -28,8 +29,14 @@ Inputs<T> inputs_of(const Problem &p, const Coefficients *coefficients) {
 
 template <class T>
 void resolve_parameters(const Problem &p, Coefficients *out, cudaStream_t stream) {
-  resolve<T>({p.eps.device, p.lam.device, p.tau.device, p.eps.host, p.lam.host, p.tau.host, p.init_eps,
-              p.grid.inv_spacing_sq_sum(), p.accelerate, p.tv},
+  resolve<T>({p.eps.device,
+              p.lam.device,
+              p.tau.device,
+              p.td.lam.device,
+              p.td.sigma.device,
+              {p.eps.host, p.init_eps, p.lam.host, p.tau.host, p.td.lam.host, p.td.sigma.host,
+               p.default_tau(), p.tv, p.td.on, p.td.gaussian},
+              step_rule(p)},
              out, stream);
 }
 
@@ -242,8 +249,7 @@ class Backward {
         in_, adjoint_,
         {output(grads_.eps), output(grads_.init_eps), output(grads_.tv_lam), output(grads_.tv_tau),
          output(grads_.tv_edge), output(grads_.volume_lower), output(grads_.volume_upper), grads_.accumulate,
-         p_.init_eps > 0, p_.tv && p_.default_tau(),
-         default_tau_slope(p_.grid.inv_spacing_sq_sum(), p_.accelerate)},
+         p_.init_eps > 0, p_.tv && p_.default_tau(), step_rule(p_).tau_slope()},
         stream_);
   }
 
@@ -315,7 +321,8 @@ size_t forward_workspace(const Problem &p, int) {
   });
 }
 
-size_t backward_workspace(const Problem &p, int) {
+size_t backward_workspace(const Problem &p, Mode mode, int) {
+  if (mode == Mode::last) return 0;
   return with_type(p, [&](auto *type) {
     Arena arena;
     BackwardScratch<std::remove_pointer_t<decltype(type)>>(p, arena);
@@ -323,8 +330,22 @@ size_t backward_workspace(const Problem &p, int) {
   });
 }
 
+// What this backend does not compute yet, rather than a result without it.
+void check_supported(const Problem &p, Mode mode) {
+  const char *what = p.td.on                        ? "opts.td = 1"
+                     : p.star.count > 0             ? "opts.star_count > 0"
+                     : p.has_mask                   ? "inputs.mask"
+                     : p.storage != Storage::native ? "features of 16 bits"
+                     : p.path != Path::automatic    ? "opts.path"
+                     : mode == Mode::implicit       ? "opts.backward_mode = SEGPRIOR_BACKWARD_IMPLICIT"
+                                                    : nullptr;
+  if (what)
+    throw Error(SEGPRIOR_ERROR_NOT_SUPPORTED, std::string(what) + " is not supported by this version");
+}
+
 void forward(const Problem &p, const Outputs &out, void *workspace, void *saved, int, void *stream) {
   if (empty(p)) return;
+  check_supported(p, Mode::last);
   with_type(p, [&](auto *type) {
     Forward<std::remove_pointer_t<decltype(type)>>(p, out, workspace, saved,
                                                    static_cast<cudaStream_t>(stream))
@@ -335,6 +356,7 @@ void forward(const Problem &p, const Outputs &out, void *workspace, void *saved,
 void backward(const Problem &p, Mode mode, const void *u, const void *grad_u, const Grads &grads,
               void *workspace, const void *saved, int, void *stream) {
   if (empty(p)) return;
+  check_supported(p, mode);
   with_type(p, [&](auto *type) {
     using T = std::remove_pointer_t<decltype(type)>;
     const T *grad = static_cast<const T *>(grad_u);
@@ -346,12 +368,20 @@ void backward(const Problem &p, Mode mode, const void *u, const void *grad_u, co
   });
 }
 
+void load(const Problem &, const void *, void *, int, void *) {}
+void store(const Problem &, const void *, void *, int, void *) {}
+
 }  // namespace
 
 }  // namespace segprior::softmax::cuda
 
 namespace segprior::softmax {
 
-const Backend kCuda{cuda::forward_workspace, cuda::backward_workspace, cuda::forward, cuda::backward};
+const Backend kCuda{cuda::forward_workspace,
+                    cuda::backward_workspace,
+                    cuda::forward,
+                    cuda::backward,
+                    cuda::load,
+                    cuda::store};
 
 }  // namespace segprior::softmax

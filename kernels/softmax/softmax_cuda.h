@@ -145,10 +145,9 @@ struct Finish {
 
 // ---- softmax_cuda_start.cu ----
 struct ScalarArgs {
-  const void *eps, *lam, *tau;  // device values or null
-  double host_eps, host_lam, host_tau, init_eps;
-  double inv_spacing_sq;
-  bool accelerate, tv;
+  const void *eps, *lam, *tau, *td_lam, *td_sigma;  // device values or null
+  GivenParams host;
+  StepRule rule;
 };
 template <class T>
 void resolve(const ScalarArgs &, Coefficients *, cudaStream_t);

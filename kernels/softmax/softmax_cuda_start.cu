@@ -14,9 +14,13 @@ __global__ void resolve_kernel(ScalarArgs a, Coefficients *out) {
   const auto value = [](const void *device, double host) {
     return device ? static_cast<double>(*static_cast<const T *>(device)) : host;
   };
-  const Params p =
-      resolve_params(value(a.eps, a.host_eps), a.init_eps, value(a.lam, a.host_lam), value(a.tau, a.host_tau),
-                     !a.tau && a.host_tau == 0, a.inv_spacing_sq, a.accelerate, a.tv);
+  GivenParams given = a.host;
+  given.eps = value(a.eps, given.eps);
+  given.lam = value(a.lam, given.lam);
+  given.tau = value(a.tau, given.tau);
+  given.td_lam = value(a.td_lam, given.td_lam);
+  given.td_sigma = value(a.td_sigma, given.td_sigma);
+  const Params p = resolve_params(given, a.rule);
   constexpr double kLog2E = 1.4426950408889634074;
   *out = {p, kLog2E / p.eps, kLog2E / p.init_eps};
 }
@@ -75,7 +79,8 @@ __global__ void __launch_bounds__(kThreads) start_kernel(Inputs<T> in, Start<T> 
   const Params &p = in.coefficients->params;
   const bool is_float = sizeof(T) == sizeof(float);
   const bool finite = isfinite(max[0]) && isfinite(max[2]) && duals_finite;
-  const bool valid = p.valid && !isnan(max[1]) && (!in.has_volume || volumes.valid());
+  const bool valid =
+      p.valid && !isnan(max[1]) && (!in.has_volume || volumes.valid(static_cast<double>(g.voxels)));
   const bool range =
       in_range({max[0], max[1], max[2], volume_dual}, p, start.inv_spacing_sum, in.tv, is_float);
   const bool feasible = !in.has_volume || volumes.feasible(static_cast<double>(g.voxels));

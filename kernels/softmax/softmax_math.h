@@ -13,29 +13,100 @@ namespace segprior::softmax {
 
 // Resolved parameters of one call.
 struct Params {
-  double eps, init_eps, lam, tau;
+  double eps, init_eps, lam, tau, td_lam, td_sigma;
   bool valid;  // each in its domain
 };
 
-// tau <= 0 asks for the default step; `inv_spacing_sq` = sum over the axes of h_d^-2. A given tau is checked.
-SEGPRIOR_HD inline Params resolve_params(double eps, double init_eps, double lam, double tau,
-                                         bool default_tau, double inv_spacing_sq, bool accelerate, bool tv) {
-  Params p{eps, init_eps > 0 ? init_eps : eps, lam, tau, true};
-  if (default_tau) p.tau = eps / ((accelerate ? 2 : 1) * inv_spacing_sq);
-  p.valid = eps > 0 && eps < INFINITY;
-  if (tv) p.valid = p.valid && lam >= 0 && lam < INFINITY && p.tau > 0 && p.tau < INFINITY;
+// What decides about the default steps.
+struct StepRule {
+  double inv_spacing_sq;  // sum over the axes of h_d^-2
+  bool accelerate, tv;
+  int star_count;
+
+  // Largest stable steps: 2 / L with L = |grad|^2 / (2 eps) for TV and several star classes, half of that L
+  // for one star class, |grad|^2 <= 4 sum h^-2. Two dual fields share the limit; momentum asks for 1 / L.
+  SEGPRIOR_HD double share() const { return (tv && star_count > 0 ? 2 : 1) * (accelerate ? 2 : 1); }
+  SEGPRIOR_HD double tau_slope() const { return 1 / (share() * inv_spacing_sq); }  // d tau / d eps
+  SEGPRIOR_HD double star_tau_slope() const { return (star_count == 1 ? 2 : 1) / (share() * inv_spacing_sq); }
+};
+
+// Values as the caller gave them; which priors are on decides what is looked at.
+struct GivenParams {
+  double eps, init_eps, lam, tau, td_lam, td_sigma;
+  bool default_tau, tv, td, td_gaussian;
+};
+
+SEGPRIOR_HD inline Params resolve_params(const GivenParams &given, const StepRule &rule) {
+  Params p{given.eps,    given.init_eps > 0 ? given.init_eps : given.eps,
+           given.lam,    given.tau,
+           given.td_lam, given.td_sigma,
+           true};
+  if (given.default_tau) p.tau = given.eps * rule.tau_slope();
+  p.valid = p.eps > 0 && p.eps < INFINITY;
+  if (given.tv) p.valid = p.valid && p.lam >= 0 && p.lam < INFINITY && p.tau > 0 && p.tau < INFINITY;
+  if (given.td) p.valid = p.valid && p.td_lam >= 0 && p.td_lam < INFINITY;
+  if (given.td && given.td_gaussian) p.valid = p.valid && p.td_sigma > 0 && p.td_sigma < INFINITY;
   return p;
 }
 
-// d tau / d eps when tau is the default.
-SEGPRIOR_HD inline double default_tau_slope(double inv_spacing_sq, bool accelerate) {
-  return 1 / ((accelerate ? 2 : 1) * inv_spacing_sq);
+// ---- Threshold dynamics ----
+
+// The normalised truncated Gaussian of one axis, exp(-d^2 / (2 sigma^2)) / sum for |d| <= size / 2, and its
+// derivative with respect to sigma. The kernel of several axes is the product.
+SEGPRIOR_HD inline void gaussian_taps(double sigma, int size, double *tap, double *derivative) {
+  const int radius = size / 2;
+  double sum = 0, slope_sum = 0;
+  for (int k = 0; k < size; ++k) {
+    const double d = (k - radius) / sigma;
+    tap[k] = exp(-0.5 * d * d);
+    derivative[k] = tap[k] * d * d / sigma;
+    sum += tap[k];
+    slope_sum += derivative[k];
+  }
+  for (int k = 0; k < size; ++k) {
+    tap[k] /= sum;
+    derivative[k] = (derivative[k] - tap[k] * slope_sum) / sum;
+  }
 }
+
+// ---- Star shapes ----
+
+// s(x) = (c - x) / |c - x| of one voxel, in voxel indices; 0 at the centre. Returns |c - x|.
+template <class T>
+SEGPRIOR_HD inline T star_direction(int nd, const T *offset /* c - x */, T *direction) {
+  T square = 0;
+  for (int c = 0; c < nd; ++c) square += offset[c] * offset[c];
+  const T length = sqrt(square), inverse = length > 0 ? 1 / length : T(0);
+  for (int c = 0; c < nd; ++c) direction[c] = offset[c] * inverse;
+  return length;
+}
+
+// Gradient of c from that of s: ds/dc = (1 - s s^T) / |c - x|; 0 at the centre.
+template <class T>
+SEGPRIOR_HD inline void star_direction_adjoint(int nd, T length, const T *direction, const T *grad_direction,
+                                               T *grad_center) {
+  T along = 0;
+  for (int c = 0; c < nd; ++c) along += direction[c] * grad_direction[c];
+  for (int c = 0; c < nd; ++c)
+    grad_center[c] = length > 0 ? (grad_direction[c] - along * direction[c]) / length : T(0);
+}
+
+// ---- Range ----
 
 // Largest magnitudes among the inputs of one image.
 struct Magnitudes {
   double feature, edge, init_tv, init_volume;
+  double force = 0;  // bound of |r| of threshold dynamics and star shapes together
 };
+
+// Bounds of those two: |k|_1 = sum of |k| (1 for a Gaussian, the largest class's), `edge` the largest e';
+// star duals rise by at most tau |s . grad u| <= tau sum_d h_d^-1 an iteration.
+SEGPRIOR_HD inline double td_force(double td_lam, double kernel_sum, double edge) {
+  return 2 * td_lam * kernel_sum * edge;
+}
+SEGPRIOR_HD inline double star_force(double init, double tau, int iterations, double inv_spacing_sum) {
+  return 2 * (init + iterations * tau * inv_spacing_sum) * inv_spacing_sum;
+}
 
 // Whether the numbers of one image stay far enough from overflow: 1 / eps, the logits (|o| + |div q| + |f|) /
 // eps, and the squares of the dual step's terms. `inv_spacing_sum` = sum over the axes of h_d^-1.
@@ -44,10 +115,11 @@ SEGPRIOR_HD inline bool in_range(const Magnitudes &max, const Params &p, double 
   const double limit = is_float ? 1e30 : 1e280, root = is_float ? 1e15 : 1e140;
   const double smallest = fmin(fmin(p.eps, p.init_eps), 1.0);
   if (!(smallest * limit > 1)) return false;
-  if (!tv) return max.feature + max.init_volume < limit * smallest;
+  const double fixed = max.feature + max.init_volume + max.force;
+  if (!tv) return fixed < limit * smallest;
   const double dual = fmax(p.lam * max.edge, max.init_tv);
-  return max.feature + max.init_volume + 2 * dual * inv_spacing_sum < limit * smallest &&
-         dual + p.tau * inv_spacing_sum < root && inv_spacing_sum < root;
+  return fixed + 2 * dual * inv_spacing_sum < limit * smallest && dual + p.tau * inv_spacing_sum < root &&
+         inv_spacing_sum < root;
 }
 
 // Volume bounds of one class. An upper bound of 0 excludes the class: f = -inf, u = 0.
@@ -66,9 +138,10 @@ struct VolumeCheck {
     lower += lo;
     upper += up;
   }
-  // At least one class must be allowed.
-  SEGPRIOR_HD bool valid() const { return each_valid && upper > 0; }
-  // Half a voxel plus rounding of slack: rounded volumes are not reported as infeasible.
+  // At least one class must be allowed, unless there is no voxel (every one is masked).
+  SEGPRIOR_HD bool valid(double voxels) const { return each_valid && (upper > 0 || voxels == 0); }
+  // `voxels`: the valid ones. Half a voxel plus rounding of slack: rounded volumes are not reported as
+  // infeasible.
   SEGPRIOR_HD bool feasible(double voxels) const {
     const double slack = 0.5 + 1e-5 * voxels;
     return lower <= voxels + slack && upper >= voxels - slack;

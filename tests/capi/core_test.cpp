@@ -196,15 +196,29 @@ TEST_CASE("DLPack tensors are converted") {
   DlTensor bad = good;
   bad.device_type = 4;  // OpenCL
   rejected(bad, SEGPRIOR_ERROR_DEVICE);
-  bad = good;
-  bad.code = 0;  // integer
-  rejected(bad, SEGPRIOR_ERROR_DTYPE);
-  bad = good;
-  bad.bits = 16;
-  rejected(bad, SEGPRIOR_ERROR_DTYPE);
-  bad = good;
-  bad.lanes = 4;
-  rejected(bad, SEGPRIOR_ERROR_DTYPE);
+  const auto typed = [&](int code, int bits, int lanes) {
+    DlTensor one = good;
+    one.code = static_cast<uint8_t>(code);
+    one.bits = static_cast<uint8_t>(bits);
+    one.lanes = static_cast<uint16_t>(lanes);
+    return one;
+  };
+  constexpr int kInt = 0, kUnsigned = 1, kFloat = 2, kBfloat = 4, kComplex = 5, kBool = 6;
+  const struct {
+    int code, bits;
+    int32_t dtype;
+  } known[] = {{kFloat, 16, SEGPRIOR_FLOAT16}, {kFloat, 32, SEGPRIOR_FLOAT32},
+               {kFloat, 64, SEGPRIOR_FLOAT64}, {kBfloat, 16, SEGPRIOR_BFLOAT16},
+               {kUnsigned, 8, SEGPRIOR_UINT8}, {kBool, 8, SEGPRIOR_UINT8}};
+  for (const auto &type : known) {
+    other = typed(type.code, type.bits, 1);
+    CHECK(segprior_tensor_from_dlpack(&other, &tensor) == SEGPRIOR_OK);
+    CHECK(tensor.dtype == type.dtype);
+    rejected(typed(type.code, type.bits, 4), SEGPRIOR_ERROR_DTYPE);
+  }
+  const int unknown[][2] = {{kFloat, 8}, {kFloat, 128}, {kBfloat, 32}, {kUnsigned, 16}, {kBool, 1},
+                            {kInt, 8},   {kInt, 16},    {kInt, 32},    {kInt, 64},      {kComplex, 64}};
+  for (const auto &type : unknown) rejected(typed(type[0], type[1], 1), SEGPRIOR_ERROR_DTYPE);
   CHECK(segprior_tensor_from_dlpack(nullptr, &tensor) == SEGPRIOR_ERROR_NULL_POINTER);
   CHECK(message_has("dl_tensor"));
   CHECK(segprior_tensor_from_dlpack(&good, nullptr) == SEGPRIOR_ERROR_NULL_POINTER);

@@ -13,8 +13,8 @@ int segprior_test_softmax_header(void) {
   if (opts.spacing[0] != 1 || opts.spacing[1] != 1 || opts.spacing[2] != 1) return 6;
   if (offsetof(segprior_softmax_opts, iterations) != sizeof(size_t)) return 7;
   if (offsetof(segprior_softmax_inputs, features) != sizeof(size_t)) return 8;
-  if (sizeof(segprior_softmax_inputs) != sizeof(size_t) + 10 * sizeof(void *)) return 9;
-  if (sizeof(segprior_softmax_outputs) != sizeof(size_t) + 4 * sizeof(void *)) return 10;
-  if (sizeof(segprior_softmax_grads) != sizeof(size_t) + 9 * sizeof(void *)) return 11;
+  if (sizeof(segprior_softmax_inputs) != sizeof(size_t) + 18 * sizeof(void *)) return 9;
+  if (sizeof(segprior_softmax_outputs) != sizeof(size_t) + 5 * sizeof(void *)) return 10;
+  if (sizeof(segprior_softmax_grads) != sizeof(size_t) + 16 * sizeof(void *)) return 11;
   return 0;
 }

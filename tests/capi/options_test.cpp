@@ -1,5 +1,5 @@
-// capi/options.h: size-first structs across versions. The public structs have only had one version yet, so
-// the mechanism is tested with a struct that has grown.
+// capi/options.h: size-first structs across versions, with a struct that has grown twice. The public structs
+// of older versions: softmax_versions_test.cpp.
 #include <doctest/doctest.h>
 
 #include <algorithm>
@@ -84,8 +84,9 @@ TEST_CASE("size-first structs: a newer caller may not set what this version does
   }
 }
 
-TEST_CASE("size-first structs: smaller than the oldest version is refused [small]") {
-  for (size_t claimed : {size_t(0), size_t(4), sizeof(size_t), kOldest - 1, size_t(4097), size_t(1) << 60}) {
+TEST_CASE("size-first structs: smaller than the oldest version, or half a field, is refused [small]") {
+  for (size_t claimed : {size_t(0), size_t(4), sizeof(size_t), kOldest - 1, kOldest + 4, sizeof(Opts) - 1,
+                         sizeof(Opts) + 1, size_t(4097), size_t(1) << 60}) {
     const Given given(sizeof(Opts), claimed);
     const std::string text = error_of([&] { read(given); }, SEGPRIOR_ERROR_OPTIONS);
     CHECK(text.find("opts.struct_size = " + std::to_string(claimed)) != std::string::npos);
@@ -110,7 +111,7 @@ TEST_CASE("size-first structs: init writes the caller's size and no more [small]
   Opts untouched;
   std::memset(&untouched, 0x5a, sizeof untouched);
   const Opts before = untouched;
-  for (size_t size : {size_t(0), sizeof(size_t), kOldest - 1, size_t(4097)}) {
+  for (size_t size : {size_t(0), sizeof(size_t), kOldest - 1, sizeof(Opts) - 1, size_t(4097)}) {
     error_of([&] { init_struct(&untouched, size, kDefaults, "opts", kOldest); }, SEGPRIOR_ERROR_OPTIONS);
     CHECK(std::memcmp(&untouched, &before, sizeof before) == 0);
   }

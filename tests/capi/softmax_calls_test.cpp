@@ -1,10 +1,8 @@
-// softmax.h beyond single arguments: struct sizes of other versions (older callers: options_test.cpp), size
-// queries, empty tensors, two threads in one context, a failing machine.
+// softmax.h beyond single arguments: size queries, empty tensors, two threads in one context, a failing
+// machine.
 #include <doctest/doctest.h>
 
 #include <atomic>
-#include <cstddef>
-#include <cstring>
 #include <string>
 #include <thread>
 #include <vector>
@@ -26,130 +24,7 @@ Case small_case() {
   return c.tv(0.3).equal().iterations(3);
 }
 
-// A struct as a newer header might have it.
-template <class S>
-struct Newer {
-  S known;
-  unsigned char tail[24];
-};
-
 }  // namespace
-
-TEST_CASE("structs of a newer header, and sizes of none") {
-  using Opts = segprior_softmax_opts;
-  Opts full;
-  REQUIRE(segprior_softmax_opts_init(&full, sizeof full) == SEGPRIOR_OK);
-  SUBCASE("init writes exactly the caller's size") {
-    unsigned char bytes[sizeof(Newer<Opts>) + 8];
-    for (size_t size : {sizeof(Opts), sizeof(Opts) + 1, sizeof(Newer<Opts>)}) {
-      std::memset(bytes, 0x5a, sizeof bytes);
-      REQUIRE(segprior_softmax_opts_init(reinterpret_cast<Opts *>(bytes), size) == SEGPRIOR_OK);
-      size_t written;
-      std::memcpy(&written, bytes, sizeof written);
-      CHECK(written == size);
-      CHECK(std::memcmp(bytes + sizeof written, reinterpret_cast<unsigned char *>(&full) + sizeof written,
-                        sizeof full - sizeof written) == 0);
-      for (size_t k = sizeof full; k < size; ++k) CHECK(bytes[k] == 0);
-      for (size_t k = size; k < sizeof bytes; ++k) CHECK(bytes[k] == 0x5a);
-    }
-    CHECK(segprior_softmax_opts_init(nullptr, sizeof full) == SEGPRIOR_ERROR_NULL_POINTER);
-    CHECK(message_has("opts"));
-    Opts untouched;
-    std::memset(&untouched, 0x5a, sizeof untouched);
-    for (size_t size : {size_t(0), sizeof(size_t), offsetof(Opts, tv), sizeof(Opts) - 1, size_t(1) << 40}) {
-      CHECK(segprior_softmax_opts_init(&untouched, size) == SEGPRIOR_ERROR_OPTIONS);
-      CHECK(message_has("struct_size = " + std::to_string(size)));
-      for (size_t k = 0; k < sizeof untouched; ++k)
-        REQUIRE(reinterpret_cast<unsigned char *>(&untouched)[k] == 0x5a);
-    }
-  }
-  for (segprior_device which : all_devices()) {
-    Device device(which);
-    const ref::Problem problem = make_problem(small_case());
-    SoftmaxCall call(device, problem, settings_of(small_case()));
-    const auto forward = [&](const Opts *opts, const segprior_softmax_inputs *inputs,
-                             const segprior_softmax_outputs *outputs) {
-      const segprior_status status =
-          segprior_softmax_forward(device.context(), opts, inputs, outputs, call.forward_workspace->data(),
-                                   call.forward_workspace->bytes(), call.saved->data(), call.saved->bytes());
-      device.synchronize();
-      return status;
-    };
-    SUBCASE("a newer caller's longer struct: a zero tail is accepted, another one is not") {
-      Newer<Opts> opts{};
-      Newer<segprior_softmax_inputs> inputs{};
-      Newer<segprior_softmax_outputs> outputs{};
-      opts.known = call.opts;
-      opts.known.struct_size = sizeof opts;
-      inputs.known = call.inputs;
-      inputs.known.struct_size = sizeof inputs;
-      outputs.known = call.outputs;
-      outputs.known.struct_size = sizeof outputs;
-      CHECK_MESSAGE(forward(&opts.known, &inputs.known, &outputs.known) == SEGPRIOR_OK,
-                    segprior_last_error());
-      const auto rejected = [&](unsigned char *byte, const char *name) {
-        *byte = 1;
-        call.u->memory().fill(0x77);
-        CHECK(forward(&opts.known, &inputs.known, &outputs.known) == SEGPRIOR_ERROR_OPTIONS);
-        CHECK(message_has(name));
-        CHECK(call.u->memory().content() == std::vector<unsigned char>(call.u->memory().bytes(), 0x77));
-        *byte = 0;
-      };
-      rejected(&opts.tail[0], "opts");
-      rejected(&opts.tail[23], "opts");
-      rejected(&inputs.tail[7], "inputs");
-      rejected(&outputs.tail[23], "outputs");
-      CHECK(forward(&opts.known, &inputs.known, &outputs.known) == SEGPRIOR_OK);
-
-      Newer<segprior_softmax_grads> grads{};
-      grads.known.struct_size = sizeof grads;
-      grads.known.features = call.gradients.features->view();
-      call.grad_u->set(make_grad_u(small_case()));
-      const auto backward = [&] {
-        const segprior_status status = segprior_softmax_backward(
-            device.context(), &opts.known, &inputs.known, nullptr, call.grad_u->view(), &grads.known,
-            call.backward_workspace->data(), call.backward_workspace->bytes(), call.saved->data(),
-            call.saved->bytes());
-        device.synchronize();
-        return status;
-      };
-      CHECK_MESSAGE(backward() == SEGPRIOR_OK, segprior_last_error());
-      grads.tail[0] = 1;
-      CHECK(backward() == SEGPRIOR_ERROR_OPTIONS);
-      CHECK(message_has("grads"));
-    }
-    // No release had shorter structs than version 0.1: a shorter one is a mistake, not an older caller.
-    SUBCASE("sizes that are no struct of any version") {
-      enum Size { zero, four, of_size_t, one_field_less, one_byte_less, huge };
-      for (Size kind : {zero, four, of_size_t, one_field_less, one_byte_less, huge}) {
-        const auto wrong = [kind](size_t right) {
-          const size_t sizes[] = {0, 4, sizeof(size_t), right - 8, right - 1, size_t(1) << 60};
-          return sizes[kind];
-        };
-        const size_t size = wrong(sizeof(Opts));
-        Opts opts = call.opts;
-        opts.struct_size = size;
-        CHECK(forward(&opts, &call.inputs, &call.outputs) == SEGPRIOR_ERROR_OPTIONS);
-        CHECK(message_has("opts.struct_size = " + std::to_string(size)));
-        segprior_softmax_inputs inputs = call.inputs;
-        inputs.struct_size = wrong(sizeof inputs);
-        CHECK(forward(&call.opts, &inputs, &call.outputs) == SEGPRIOR_ERROR_OPTIONS);
-        CHECK(message_has("inputs.struct_size"));
-        segprior_softmax_outputs outputs = call.outputs;
-        outputs.struct_size = wrong(sizeof outputs);
-        CHECK(forward(&call.opts, &call.inputs, &outputs) == SEGPRIOR_ERROR_OPTIONS);
-        CHECK(message_has("outputs.struct_size"));
-        segprior_softmax_grads grads{};
-        grads.struct_size = wrong(sizeof grads);
-        CHECK(segprior_softmax_backward(device.context(), &call.opts, &call.inputs, nullptr,
-                                        call.grad_u->view(), &grads, call.backward_workspace->data(),
-                                        call.backward_workspace->bytes(), call.saved->data(),
-                                        call.saved->bytes()) == SEGPRIOR_ERROR_OPTIONS);
-        CHECK(message_has("grads.struct_size"));
-      }
-    }
-  }
-}
 
 TEST_CASE("size queries read no data [small]") {
   for (segprior_device which : all_devices()) {

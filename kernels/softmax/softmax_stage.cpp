@@ -1,0 +1,92 @@
+// Copies in and out of a call. Features and grad_u are copied when they are 16-bit or when there is a mask: a
+// masked voxel may hold NaN, which a factor of 0 would not remove. Results are copied only when 16-bit.
+// Bytes per voxel and class, once a call: 6 each way for 16-bit storage, 8 for a masked float32 input.
+#include "kernels/softmax/softmax_stage.h"
+
+namespace segprior::softmax {
+namespace {
+
+bool stages_inputs(const Problem &p) { return p.storage != Storage::native || p.has_mask; }
+bool stages_outputs(const Problem &p) { return p.storage != Storage::native; }
+
+void *take_field(const Problem &p, Arena &arena, bool wanted) {
+  const int64_t elements = wanted ? p.grid.batch * p.grid.classes * p.grid.voxels() : 0;
+  return p.dtype == DType::f32 ? static_cast<void *>(arena.take<float>(elements))
+                               : arena.take<double>(elements);
+}
+
+// Staged copies, at the front of the workspace; the backend's own part follows.
+struct Fields {
+  void *features, *u, *grad_u, *grad_features;
+  size_t bytes;
+
+  static Fields forward(const Problem &p, void *workspace) {
+    Arena arena(workspace);
+    Fields f{};
+    f.features = take_field(p, arena, stages_inputs(p));
+    f.u = take_field(p, arena, stages_outputs(p));
+    f.bytes = arena.used();
+    return f;
+  }
+  static Fields backward(const Problem &p, Mode mode, void *workspace) {
+    Arena arena(workspace);
+    Fields f{};
+    f.features = take_field(p, arena, stages_inputs(p) && mode != Mode::last);
+    f.u = take_field(p, arena, stages_outputs(p) && mode == Mode::last);
+    f.grad_u = take_field(p, arena, stages_inputs(p));
+    f.grad_features = take_field(p, arena, stages_outputs(p));
+    f.bytes = arena.used();
+    return f;
+  }
+};
+
+void *rest(void *workspace, const Fields &f) { return static_cast<char *>(workspace) + f.bytes; }
+
+}  // namespace
+
+size_t staged_forward_workspace(const Backend &backend, const Problem &p, int threads) {
+  return Fields::forward(p, nullptr).bytes + backend.forward_workspace(p, threads);
+}
+
+size_t staged_backward_workspace(const Backend &backend, const Problem &p, Mode mode, int threads) {
+  return Fields::backward(p, mode, nullptr).bytes + backend.backward_workspace(p, mode, threads);
+}
+
+void staged_forward(const Backend &backend, const Problem &p, const Outputs &out, void *workspace,
+                    void *saved, int threads, void *stream) {
+  if (!stages_inputs(p)) return backend.forward(p, out, workspace, saved, threads, stream);
+  const Fields fields = Fields::forward(p, workspace);
+  Problem inner = p;
+  Outputs results = out;
+  backend.load(p, p.features, fields.features, threads, stream);
+  inner.features = fields.features;
+  if (fields.u) results.u = fields.u;
+  backend.forward(inner, results, rest(workspace, fields), saved, threads, stream);
+  if (fields.u) backend.store(p, fields.u, out.u, threads, stream);
+}
+
+void staged_backward(const Backend &backend, const Problem &p, Mode mode, const void *u, const void *grad_u,
+                     const Grads &grads, void *workspace, const void *saved, int threads, void *stream) {
+  if (!stages_inputs(p))
+    return backend.backward(p, mode, u, grad_u, grads, workspace, saved, threads, stream);
+  const Fields fields = Fields::backward(p, mode, workspace);
+  Problem inner = p;
+  Grads results = grads;
+  if (fields.features) {
+    backend.load(p, p.features, fields.features, threads, stream);
+    inner.features = fields.features;
+  }
+  if (fields.u) {
+    backend.load(p, u, fields.u, threads, stream);
+    u = fields.u;
+  }
+  backend.load(p, grad_u, fields.grad_u, threads, stream);
+  const bool copies = fields.grad_features && grads.features;
+  if (copies) results.features = fields.grad_features;
+  // Backends add to the copy, in full precision.
+  if (copies && grads.accumulate) backend.load(p, grads.features, fields.grad_features, threads, stream);
+  backend.backward(inner, mode, u, fields.grad_u, results, rest(workspace, fields), saved, threads, stream);
+  if (copies) backend.store(p, fields.grad_features, grads.features, threads, stream);
+}
+
+}  // namespace segprior::softmax
