@@ -9,6 +9,7 @@ if there is no CUDA device (or no torch, which makes the inputs there).
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import datetime
 import os
 import sys
@@ -25,6 +26,7 @@ CPU_SHAPES = ["1x21x513x513", "1x2x512x512", "8x2x256x256", "1x2x128x128x128", "
 # The headline settings of the streaming kernels, then a 4K frame and a volume (with its own T).
 CUDA_SHAPES = ["1x4x512x512", "16x4x512x512", "16x4x1024x1024", "16x21x513x513", "1x4x3840x2160", "1x2x512x512x512"]
 CUDA_ITERATIONS = {"1x2x512x512x512": 100}
+PRIOR_SHAPES = ["1x21x513x513", "8x2x256x256"]  # of the methods other than VPTV
 QUICK_SHAPES = ["1x2x512x512", "8x2x256x256"]
 ENTRIES = ["forward", "backward", "memory", "convergence", "threads"]
 
@@ -35,6 +37,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--only", choices=ENTRIES, action="append", help="this entry alone; may be repeated")
     parser.add_argument("--shape", action="append", help="instead of the standard ones, e.g. 1x2x512x512")
+    parser.add_argument("--method", action="append", help="std, vp_std, ss_std or tv_softmax alone; may be repeated")
     parser.add_argument("--output", "--json", type=Path, metavar="FILE", help="JSON lines; default: perf/results/")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads of all contenders; default: all cores")
     parser.add_argument("--time-limit", type=float, metavar="SECONDS", help="start nothing new after that; "
@@ -87,10 +90,22 @@ Job = tuple[str, str, Callable[[Any], list[dict[str, Any]]]]  # entry, title, fu
 def jobs(options: argparse.Namespace) -> list[Job]:
     from segprior_bench import convergence, memory, problem, races
 
-    def race(entry: str, label: str, rivals: list[str] = races.RIVALS) -> Job:
-        given = problem.parse(label, iterations=CUDA_ITERATIONS.get(label, 30) if options.device == "cuda" else 30)
-        title = f"{entry} {label}, T = {given.iterations}, {given.dtype}, {options.device}"
+    def race(entry: str, label: str, rivals: list[str] = races.RIVALS, method: str = "vptv") -> Job:
+        given = problem.parse(label, method)
+        if options.device == "cuda" and label in CUDA_ITERATIONS:
+            given = dataclasses.replace(given, iterations=CUDA_ITERATIONS[label])
+        title = f"{entry} {method} {label}, T = {given.iterations}, {given.dtype}, {options.device}"
         return entry, title, lambda bench: races.run(bench, entry, given, rivals)
+
+    def priors(chosen: list[str]) -> list[Job]:
+        """The other methods of the papers."""
+        return [
+            race(entry, label, races.RIVALS if method == "tv_softmax" else races.PRIOR_RIVALS, method)
+            for entry in ("forward", "backward")
+            for method in problem.METHODS
+            if method in (options.method or ["std", "vp_std", "ss_std"])
+            for label in chosen
+        ]
 
     shapes = options.shape or (QUICK_SHAPES if options.quick else None)
     if options.device == "cuda":
@@ -99,11 +114,16 @@ def jobs(options: argparse.Namespace) -> list[Job]:
         fast = [name for name in races.RIVALS if name not in races.SLOW_START]
         shapes = shapes or CUDA_SHAPES
         both = [race("forward", s, fast) for s in shapes] + [race("backward", s, fast) for s in shapes]
-        return both + [race("forward", s, slow) for s in shapes]
+        if options.method:
+            return priors(shapes)
+        return both + priors(shapes[1:4:2]) + [race("forward", s, slow) for s in shapes]
     found: list[Job] = []
     shapes = shapes or CPU_SHAPES
+    if options.method:
+        return priors(shapes)
     found += [race("forward", label) for label in shapes]
     found += [race("backward", label) for label in shapes]
+    found += priors(PRIOR_SHAPES if not options.shape and not options.quick else shapes)
     for label in shapes[:2]:
         given = problem.parse(label)
         found.append(("memory", f"memory {label}, T = 30, float32", lambda b, p=given: memory.run(b, p)))

@@ -22,6 +22,10 @@ def unavailable(device: str) -> str | None:
     return None
 
 
+def supports(problem: Problem) -> bool:
+    return problem.method == "vptv"
+
+
 def make(problem: Problem, device: str, backward: bool) -> Callable[[], Any]:
     import jax
     import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""PyTorch, eager: the VPTV-softmax as a good user of the framework writes it.
+"""PyTorch, eager: the VPTV-softmax, or TV alone, as a good user of the framework writes it.
 
 Vectorised over everything but the iterations; everything is divided by eps beforehand, which saves a pass over
 the features; without gradients all updates happen in place and no buffer is allocated inside the loop.
@@ -57,6 +57,8 @@ def forward_inplace(features: Any, volume: Any, problem: Problem) -> Any:
             z.sub_(y)  # the last entry of q along its axis stays 0
             z.narrow(dim, 1, n).add_(y.narrow(dim, 0, n))
         torch.softmax(z, 1, out=u)
+        if "volume" not in problem.priors:
+            continue
         change = log_volume - u.sum(spatial, keepdim=True).log()
         f += change
         z += change
@@ -84,6 +86,8 @@ def step(o: Any, log_volume: Any, u: Any, f: Any, q: tuple[Any, ...], tau: float
         near = [0, 0] * (o.ndim - 1 - dim) + [1, 0]
         z = z - dual + pad(dual.narrow(dim, 0, n), near)
     w = torch.softmax(z, 1)
+    if log_volume is None:
+        return w, f, q
     change = log_volume - w.sum(spatial, keepdim=True).log()
     return torch.softmax(z + change, 1), f + change, q
 
@@ -93,7 +97,7 @@ def forward_functional(features: Any, volume: Any, problem: Problem, iteration: 
 
     o = features / problem.eps
     tau, lam = problem.tau / problem.eps, problem.lam / problem.eps
-    log_volume = volume.log()
+    log_volume = volume.log() if "volume" in problem.priors else None
     u = torch.softmax(o, 1)
     f = torch.zeros_like(volume)
     q = tuple(torch.zeros_like(o) for _ in problem.spatial)

@@ -33,7 +33,7 @@ def unavailable(device: str) -> str | None:
 
 
 def supports(problem: Problem) -> bool:
-    return problem.axes == 2 and problem.dtype == "float32"
+    return problem.method == "vptv" and problem.axes == 2 and problem.dtype == "float32"
 
 
 _kernels: Any = None

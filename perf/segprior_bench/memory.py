@@ -73,7 +73,7 @@ def child(who: str, label: str, threads: int) -> dict[str, Any]:
 
 
 def run(bench: Bench, problem: Problem) -> list[dict[str, Any]]:
-    common = dict(entry="memory", operator="softmax: TV + volume", shape=problem.label, dtype=problem.dtype)
+    common = dict(entry="memory", operator=problem.operator, shape=problem.label, dtype=problem.dtype)
     common |= dict(what="forward with saved + backward", iterations=problem.iterations)
     default = max(1, round(math.sqrt(problem.iterations)))
     contenders = {f"segprior, checkpoint every {default}": str(default), "segprior, checkpoint every 1": "1"}

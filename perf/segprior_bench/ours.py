@@ -14,7 +14,7 @@ from segprior import _ffi
 from segprior._arrays import View, view
 from segprior._frameworks import framework_for
 
-from .problem import Problem
+from .problem import TD_SIGMA, TD_SIZE, Problem
 
 DEVICES = {"cpu": _ffi.DeviceKey(_ffi.CPU, 0), "cuda": _ffi.DeviceKey(_ffi.CUDA, 0)}
 
@@ -50,17 +50,28 @@ class Call:
         self.context.configure(0, threads)
         self._opts = opts = _ffi.SoftmaxOpts()
         lib.check(lib.softmax_opts_init(ct.byref(opts), ct.sizeof(opts)))
-        opts.iterations, opts.tv, opts.accelerate = problem.iterations, 1, int(accelerate)
-        opts.eps, opts.tv_lam = problem.eps, problem.lam
+        priors = problem.priors
+        opts.iterations, opts.accelerate, opts.eps = problem.iterations, int(accelerate), problem.eps
+        opts.init_eps = 0 if problem.init_eps == problem.eps else problem.init_eps
+        opts.tv, opts.tv_lam = int("tv" in priors), problem.lam
+        opts.td, opts.td_lam = int("td" in priors), problem.lam
+        opts.td_size, opts.td_sigma = TD_SIZE, TD_SIGMA
         opts.checkpoint_interval = checkpoint if backward else 0
         opts.backward_mode = _ffi.BACKWARD_UNROLLED
 
         self._keep: list[Any] = []
+        if "star" in priors:
+            classes = (ct.c_int32 * 1)(0)
+            self._keep.append(classes)
+            opts.star_count, opts.star_classes, opts.star_tau = 1, classes, problem.star_tau
         features = to_device(problem.features, device)
         self._framework = framework_for(features, DEVICES[device])
         self._inputs = _ffi.SoftmaxInputs(struct_size=ct.sizeof(_ffi.SoftmaxInputs))
         self._set(self._inputs, "features", features)
-        self._set(self._inputs, "volume", to_device(problem.volume, device))
+        if "volume" in priors:
+            self._set(self._inputs, "volume", to_device(problem.volume, device))
+        if "star" in priors:
+            self._set(self._inputs, "star_center", to_device(problem.star_center, device))
         if start is not None:
             self._set(self._inputs, "init_tv_dual", start.tv_dual)
             self._set(self._inputs, "init_volume_dual", start.volume_dual)

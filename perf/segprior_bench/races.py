@@ -6,6 +6,7 @@ Before anything is timed, each rival's result is compared with ours; one that di
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import gc
 import importlib
 import math
@@ -22,6 +23,7 @@ from .timing import Contender, race
 
 # In the order in which they are asked; `slow_start` ones compile for many seconds per shape.
 RIVALS = ["torch_eager", "torch_functional", "torch_graph", "triton_kernels", "torch_compile", "jax_scan"]
+PRIOR_RIVALS = ["torch_priors", "torch_priors_separable"]  # of the methods with threshold dynamics
 SLOW_START = {"torch_compile", "jax_scan"}
 # float32 after 30 iterations agrees to about 1e-6; the gradient jumps where |y| crosses lam, so a few voxels
 # differ more: it is compared in the root mean square, relative.
@@ -115,7 +117,7 @@ def _ours(bench: Bench, problem: Problem, backward: bool) -> tuple[list[Contende
         variants[found[0].name + ", CUDA graph"] = lambda: [_graph(first)]
         sets = min(8, 1 + (256 << 20) // (problem.size * problem.itemsize))  # more than any L2 cache
         if not backward and sets > 1:
-            seeds = [Problem(problem.shape, problem.iterations, seed=s) for s in range(sets)]
+            seeds = [dataclasses.replace(problem, seed=s) for s in range(sets)]
             variants[f"segprior, cold L2 ({sets} input sets)"] = lambda: [call(p, default) for p in seeds]
     failed = {}
     for name, build in variants.items():
@@ -151,7 +153,7 @@ def run(bench: Bench, entry: str, problem: Problem, rivals: list[str] = RIVALS) 
     backward = entry == "backward"
     common = dict(
         entry=entry,
-        operator="softmax: TV + volume",
+        operator=problem.operator,
         what="backward unrolled (forward with saved + backward)" if backward else "forward",
         shape=problem.label,
         dtype=problem.dtype,
@@ -236,7 +238,7 @@ def thread_scaling(bench: Bench, problem: Problem) -> list[dict[str, Any]]:
         contenders += [Contender(f"{eager.NAME}, {n} threads", [with_threads(n)]) for n in counts]
     race(contenders, "cpu", bench.rounds, 0.3)
     rows = []
-    common = dict(entry="threads", operator="softmax: TV + volume", what="forward", dtype=problem.dtype)
+    common = dict(entry="threads", operator=problem.operator, what="forward", dtype=problem.dtype)
     common |= dict(shape=problem.label, iterations=problem.iterations)
     for contender in contenders:
         first = next(c for c in contenders if c.name.partition(",")[0] == contender.name.partition(",")[0])
