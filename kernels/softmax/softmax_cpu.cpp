@@ -3,6 +3,7 @@
 
 #include "kernels/common/error.h"
 #include "kernels/softmax/softmax_cpu.h"
+#include "kernels/softmax/softmax_stage.h"
 
 namespace segprior::softmax {
 namespace {
@@ -23,12 +24,11 @@ size_t cpu_backward_workspace(const Problem &p, Mode mode, int threads) {
 
 // What this backend does not compute yet, rather than a result without it.
 void check_supported(const Problem &p, Mode mode) {
-  const char *what = p.td.on                        ? "opts.td = 1"
-                     : p.star.count > 0             ? "opts.star_count > 0"
-                     : p.has_mask                   ? "inputs.mask"
-                     : p.storage != Storage::native ? "features of 16 bits"
-                     : mode == Mode::implicit       ? "opts.backward_mode = SEGPRIOR_BACKWARD_IMPLICIT"
-                                                    : nullptr;
+  const char *what = p.td.on                  ? "opts.td = 1"
+                     : p.star.count > 0       ? "opts.star_count > 0"
+                     : p.has_mask             ? "inputs.mask"
+                     : mode == Mode::implicit ? "opts.backward_mode = SEGPRIOR_BACKWARD_IMPLICIT"
+                                              : nullptr;
   if (what)
     throw Error(SEGPRIOR_ERROR_NOT_SUPPORTED, std::string(what) + " is not supported by this version");
 }
@@ -50,9 +50,6 @@ void cpu_backward(const Problem &p, Mode mode, const void *u, const void *grad_u
       backward_unrolled<T>(p, grad_u, grads, workspace, saved, threads);
   });
 }
-
-void cpu_load(const Problem &, const void *, void *, int, void *) {}
-void cpu_store(const Problem &, const void *, void *, int, void *) {}
 
 }  // namespace
 

@@ -6,6 +6,7 @@
 
 #include "kernels/common/cuda.h"
 #include "kernels/softmax/softmax_cuda.h"
+#include "kernels/softmax/softmax_stage.h"
 
 namespace segprior::softmax::cuda {
 
@@ -332,13 +333,12 @@ size_t backward_workspace(const Problem &p, Mode mode, int) {
 
 // What this backend does not compute yet, rather than a result without it.
 void check_supported(const Problem &p, Mode mode) {
-  const char *what = p.td.on                        ? "opts.td = 1"
-                     : p.star.count > 0             ? "opts.star_count > 0"
-                     : p.has_mask                   ? "inputs.mask"
-                     : p.storage != Storage::native ? "features of 16 bits"
-                     : p.path != Path::automatic    ? "opts.path"
-                     : mode == Mode::implicit       ? "opts.backward_mode = SEGPRIOR_BACKWARD_IMPLICIT"
-                                                    : nullptr;
+  const char *what = p.td.on                     ? "opts.td = 1"
+                     : p.star.count > 0          ? "opts.star_count > 0"
+                     : p.has_mask                ? "inputs.mask"
+                     : p.path != Path::automatic ? "opts.path"
+                     : mode == Mode::implicit    ? "opts.backward_mode = SEGPRIOR_BACKWARD_IMPLICIT"
+                                                 : nullptr;
   if (what)
     throw Error(SEGPRIOR_ERROR_NOT_SUPPORTED, std::string(what) + " is not supported by this version");
 }
@@ -367,9 +367,6 @@ void backward(const Problem &p, Mode mode, const void *u, const void *grad_u, co
       Backward<T>(p, grad, grads, workspace, saved, queue).run();
   });
 }
-
-void load(const Problem &, const void *, void *, int, void *) {}
-void store(const Problem &, const void *, void *, int, void *) {}
 
 }  // namespace
 

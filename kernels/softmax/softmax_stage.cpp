@@ -83,8 +83,12 @@ void staged_backward(const Backend &backend, const Problem &p, Mode mode, const 
   backend.load(p, grad_u, fields.grad_u, threads, stream);
   const bool copies = fields.grad_features && grads.features;
   if (copies) results.features = fields.grad_features;
-  // Backends add to the copy, in full precision.
-  if (copies && grads.accumulate) backend.load(p, grads.features, fields.grad_features, threads, stream);
+  if (copies && grads.accumulate) {
+    // Backends add to the copy, in full precision. Masked voxels keep what they hold.
+    Problem unmasked = p;
+    unmasked.has_mask = false;
+    backend.load(unmasked, grads.features, fields.grad_features, threads, stream);
+  }
   backend.backward(inner, mode, u, fields.grad_u, results, rest(workspace, fields), saved, threads, stream);
   if (copies) backend.store(p, fields.grad_features, grads.features, threads, stream);
 }

@@ -13,4 +13,12 @@ void staged_forward(const Backend &, const Problem &, const Outputs &, void *wor
 void staged_backward(const Backend &, const Problem &, Mode, const void *u, const void *grad_u, const Grads &,
                      void *workspace, const void *saved, int threads, void *stream);
 
+// Backend::load and Backend::store: softmax_stage_cpu.cpp, softmax_stage_cuda.cu.
+void cpu_load(const Problem &, const void *tensor, void *array, int threads, void *stream);
+void cpu_store(const Problem &, const void *array, void *tensor, int threads, void *stream);
+namespace cuda {
+void load(const Problem &, const void *tensor, void *array, int threads, void *stream);
+void store(const Problem &, const void *array, void *tensor, int threads, void *stream);
+}  // namespace cuda
+
 }  // namespace segprior::softmax
