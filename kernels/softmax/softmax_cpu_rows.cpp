@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <limits>
+#include <type_traits>
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/softmax/softmax_cpu_rows.cpp"
@@ -15,7 +16,9 @@
 #include "hwy/highway.h"
 #include "kernels/common/simd_exp-inl.h"
 #include "kernels/softmax/softmax_cpu_adjoint-inl.h"
+#include "kernels/softmax/softmax_cpu_star-inl.h"
 #include "kernels/softmax/softmax_cpu_step-inl.h"
+#include "kernels/softmax/softmax_cpu_td-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace segprior::softmax {
@@ -23,9 +26,10 @@ namespace HWY_NAMESPACE {
 
 template <class T>
 const RowKernels<T> &table() {
-  static const RowKernels<T> kernels{softmax<T>,         logits<T>,         step<T>,         step_halo<T>,
-                                     adjoint_softmax<T>, adjoint_volume<T>, adjoint_dual<T>, add<T>,
-                                     max_abs<T>,         max_difference<T>};
+  static const RowKernels<T> kernels{
+      softmax<T>,        logits<T>,          step<T>,         step_halo<T>, adjoint_softmax<T>,
+      adjoint_volume<T>, adjoint_dual<T>,    add<T>,          max_abs<T>,   max_difference<T>,
+      star_step<T>,      star_divergence<T>, star_adjoint<T>, td_table<T>()};
   return kernels;
 }
 

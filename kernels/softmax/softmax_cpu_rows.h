@@ -10,6 +10,8 @@
 
 #include <cstdint>
 
+#include "kernels/softmax/softmax_cpu_td_rows.h"
+
 namespace segprior::softmax {
 
 // A row seen with its own class stride.
@@ -25,6 +27,9 @@ struct RowShape {
   int classes, nd;
   T inv_spacing[3];  // per dual component
   T *scratch;        // scratch_size(...) elements of this thread
+  // Of the row, null without a mask: 1 or 0 per voxel, and per voxel and component of a gradient (components
+  // `voxels` apart).
+  const T *valid, *link;
 };
 
 // Columns are worked through in blocks whose logits stay in the first cache level; the scratch holds two
@@ -74,7 +79,8 @@ struct AdjointSoftmaxRow {
   const T *u;  // null: S(logits + shift)
   const T *logits;
   const T *shift;   // [classes]
-  const T *grad_u;  // null: grad_u = tau div of the dual below
+  // The gradient of u: grad_u plus tau div of the dual. One of them may be null (dual.v).
+  const T *grad_u;
   DualRow<T> dual;
   T tau, inv_eps;
   T *grad_logits;  // R = u (grad_u - <grad_u, u>) / eps
@@ -85,6 +91,7 @@ struct AdjointSoftmaxRow {
 template <class T>
 struct AdjointVolumeRow {
   RowShape<T> shape;
+  const T *w;  // null: S(logits)
   const T *logits;
   const T *grad_w;  // [classes], constant over the voxels
   T inv_eps;
@@ -111,6 +118,44 @@ struct AdjointDualRow {
   double *tau_sum;  // += <grad_y, grad u>
 };
 
+// Rows of one star class m; pointers at the row in the plane of its class (u, grad_logits) or star (v, g).
+// The directions d [nd], `voxels` apart, are those of softmax_cpu_star.h.
+template <class T>
+struct StarStepRow {
+  int64_t columns, voxels;
+  int nd;
+  const T *u, *u_next[2], *direction;
+  const T *v_in, *g_in;  // g null: plain
+  T *v_out, *g_out;      // may equal the inputs
+  T tau, beta;
+  double *restart;  // += <v_in - g, g - g_in>; null: not wanted
+};
+
+// out <- from + scale sum_c (v d_c - the same one voxel back).
+template <class T>
+struct StarDivergenceRow {
+  int64_t columns, voxels;
+  int nd;
+  const T *v, *v_prev[2], *direction;
+  const T *direction_prev[2];  // component c one voxel back
+  T scale;
+  const T *from;
+  T *out;
+};
+
+template <class T>
+struct StarAdjointRow {
+  int64_t columns, voxels;
+  int nd;
+  const T *grad_logits, *grad_logits_next[2], *u, *u_next[2], *direction;
+  const T *v_in, *v_out;  // v_t, v_t+1
+  T *grad_y;              // in: gradient of y_t+1; out: of y_t
+  T *grad_v;              // accelerated: in gradient of v_t+2, out v_t+1; else null
+  T tau, beta, beta_next;
+  T *grad_direction;  // [nd] += gradient of d h; null: not wanted
+  double *tau_sum;    // += gradient of tau
+};
+
 template <class T>
 struct RowKernels {
   // out = S(in * scale + shift); may be in place. Both have class stride `voxels`.
@@ -127,6 +172,10 @@ struct RowKernels {
   void (*add)(const RowShape<T> &, const T *in, T *out);  // out += in, all classes of the row
   T (*max_abs)(int64_t n, const T *in);                   // NaN or Inf: +Inf
   T (*max_difference)(int64_t n, const T *a, const T *b);
+  void (*star_step)(const StarStepRow<T> &);
+  void (*star_divergence)(const StarDivergenceRow<T> &);
+  void (*star_adjoint)(const StarAdjointRow<T> &);
+  TdRowKernels<T> td;
 };
 
 template <class T>

@@ -26,7 +26,7 @@ struct StarBuffers {
   double *tau;        // [M]
   T *direction;       // d [M, nd, J]
   T *grad_direction;  // [M, nd, J] backward: gradient of d, summed over iterations
-  double *partial;    // [slices][M]
+  double *partial;    // [slices][M][nd]
 
   static StarBuffers carve(const Problem &p, bool backward, Arena &arena) {
     const int64_t stars = p.star.count;
@@ -34,7 +34,7 @@ struct StarBuffers {
     b.tau = arena.take<double>(stars);
     b.direction = arena.take<T>(stars * p.grid.nd * p.grid.voxels());
     b.grad_direction = arena.take<T>(backward ? stars * p.grid.nd * p.grid.voxels() : 0);
-    b.partial = arena.take<double>(stars * p.grid.extent[0]);
+    b.partial = arena.take<double>(backward ? p.grid.extent[0] * stars * p.grid.nd : 0);
     return b;
   }
 };
@@ -77,6 +77,8 @@ class StarForce {
  private:
   int stars() const { return image_.problem.star.count; }
   int64_t class_offset(int m) const { return image_.problem.star.classes[m] * image_.voxels(); }
+  // out_i <- from_i + scale div(field_m s_m).
+  void add_divergence(int m, const T *field, double scale, const T *from, T *out) const;
   int64_t direction_offset(int m) const { return m * image_.grid().nd * image_.voxels(); }
 
   const Image<T> &image_;

@@ -91,18 +91,34 @@ HWY_INLINE void exponentials(int classes, int64_t n, int64_t block, T *values, c
   }
 }
 
+// row <- 1 / row, and 0 at masked voxels: the factor that makes exponentials a softmax. `valid` as in
+// RowShape, at the columns of the row.
 template <class T>
-HWY_INLINE void reciprocal(int64_t n, T *row) {
+HWY_INLINE void reciprocal(int64_t n, T *row, const T *valid) {
+  if (valid) {
+    // Selected, not multiplied: with every class excluded the sum is 0.
+    for_columns<T>(0, n, [&](auto d, int64_t x) HWY_ATTR {
+      const auto inverse = hn::Div(hn::Set(d, T{1}), hn::LoadU(d, row + x));
+      const auto on = hn::Gt(hn::LoadU(d, valid + x), hn::Zero(d));
+      hn::StoreU(hn::IfThenElseZero(on, inverse), d, row + x);
+    });
+    return;
+  }
   for_columns<T>(0, n, [&](auto d, int64_t x) HWY_ATTR {
     hn::StoreU(hn::Div(hn::Set(d, T{1}), hn::LoadU(d, row + x)), d, row + x);
   });
 }
+template <class T>
+HWY_INLINE const T *valid_from(const RowShape<T> &s, int64_t column) {
+  return s.valid ? s.valid + column : nullptr;
+}
 
-// values[i] <- in_i * scale + shift_i (null: 0) of one block; max <- maximum over the classes.
+// values[i] <- in_i * scale + shift_i (null: 0) of one block; max <- maximum over the classes, finite even
+// where every class is excluded (shift -inf).
 template <class T>
 HWY_INLINE void load_logits(const RowShape<T> &s, int64_t n, int64_t block, const T *in, T scale,
                             const T *shift, T *values, T *max) {
-  fill<T>(n, -std::numeric_limits<T>::infinity(), max);
+  fill<T>(n, std::numeric_limits<T>::lowest(), max);
   for (int i = 0; i < s.classes; ++i) {
     const T *from = in + i * s.voxels;
     T *to = values + i * block;
@@ -124,7 +140,7 @@ void softmax(const RowShape<T> &s, const T *in, T scale, const T *shift, T *out)
     T *max = scratch.row[0], *sum = scratch.row[1];
     load_logits(s, n, scratch.block, in + x0, scale, shift, scratch.values, max);
     exponentials(s.classes, n, scratch.block, scratch.values, max, sum);
-    reciprocal(n, sum);
+    reciprocal(n, sum, valid_from(s, x0));
     for (int i = 0; i < s.classes; ++i) {
       const T *e = scratch.values + i * scratch.block;
       T *to = out + i * s.voxels + x0;
@@ -209,7 +225,7 @@ void logits(const RowShape<T> &s, const T *features, const DualRow<T> *dual, T s
 }
 
 // The dual step of class i over columns [begin, end) into v_out[c], q_out[c] (both indexed by column).
-template <int ND, bool ACCELERATE, class T>
+template <int ND, bool ACCELERATE, bool MASKED, class T>
 HWY_INLINE void dual_step(const StepRow<T> &r, int i, int64_t begin, int64_t end, T *const (&v_out)[3],
                           T *const (&q_out)[3]) {
   const RowShape<T> &s = r.shape;
@@ -231,7 +247,9 @@ HWY_INLINE void dual_step(const StepRow<T> &r, int i, int64_t begin, int64_t end
     for (int c = 0; c < ND; ++c) {
       const V ahead = c + 1 == ND && border ? here : hn::LoadU(d, next[c] + x);
       prefetch_next_row(s, v[c] + x);
-      y[c] = hn::NegMulAdd(hn::Set(d, step[c]), hn::Sub(ahead, here), hn::LoadU(d, v[c] + x));
+      V slope = hn::Sub(ahead, here);
+      if constexpr (MASKED) slope = hn::Mul(slope, hn::LoadU(d, s.link + c * s.voxels + x));
+      y[c] = hn::NegMulAdd(hn::Set(d, step[c]), slope, hn::LoadU(d, v[c] + x));
       square = hn::MulAdd(y[c], y[c], square);
     }
     const V lam = hn::Set(d, r.lam), bound = r.edge ? hn::Mul(lam, hn::LoadU(d, r.edge + x)) : lam;
@@ -256,14 +274,14 @@ HWY_INLINE void dual_step(const StepRow<T> &r, int i, int64_t begin, int64_t end
   if (ACCELERATE && r.restart) *r.restart += restart.get();
 }
 
-template <int ND, bool ACCELERATE, class T>
+template <int ND, bool ACCELERATE, bool MASKED, class T>
 void step_nd(const StepRow<T> &r) {
   const RowShape<T> &s = r.shape;
   const Scratch<T> scratch(s);
   T *max = scratch.row[0], *sum = scratch.row[1];
   for (int64_t x0 = 0; x0 < s.columns; x0 += scratch.block) {
     const int64_t n = HWY_MIN(scratch.block, s.columns - x0);
-    fill<T>(n, -std::numeric_limits<T>::infinity(), max);
+    fill<T>(n, std::numeric_limits<T>::lowest(), max);
     for (int i = 0; i < s.classes; ++i) {
       const T *o = r.features + i * s.voxels;
       T *z = scratch.values + i * scratch.block - x0, *keep = r.keep_logits ? r.out + i * s.voxels : nullptr;
@@ -281,7 +299,7 @@ void step_nd(const StepRow<T> &r) {
           v_out[c] = r.v_out + offset;
           q_out[c] = ACCELERATE ? r.q_out + offset : nullptr;
         }
-        dual_step<ND, ACCELERATE>(r, i, x0, x0 + n, v_out, q_out);
+        dual_step<ND, ACCELERATE, MASKED>(r, i, x0, x0 + n, v_out, q_out);
         const DualRow<T> dual{
             r.v_out,
             {{r.v_prev[0].row, r.v_prev[0].class_stride}, {r.v_prev[1].row, r.v_prev[1].class_stride}}};
@@ -298,7 +316,7 @@ void step_nd(const StepRow<T> &r) {
     }
     if (r.keep_logits && !r.mass) continue;
     exponentials(s.classes, n, scratch.block, scratch.values, max, sum);
-    reciprocal(n, sum);
+    reciprocal(n, sum, valid_from(s, x0));
     for (int i = 0; i < s.classes; ++i) {
       const T *e = scratch.values + i * scratch.block;
       T *out = r.out + i * s.voxels + x0;
@@ -313,34 +331,49 @@ void step_nd(const StepRow<T> &r) {
   }
 }
 
-template <class T>
-void step(const StepRow<T> &r) {
-  switch (r.v_in ? r.shape.nd : 0) {
-    case 0:
-      return step_nd<0, false>(r);
+// f(nd, accelerate, masked) with the row's values as compile-time constants, for rows with a dual.
+template <class T, class F>
+HWY_INLINE void for_kind(const StepRow<T> &r, const F &f) {
+  const auto with_mask = [&](auto nd, auto accelerate) {
+    r.shape.link ? f(nd, accelerate, std::true_type()) : f(nd, accelerate, std::false_type());
+  };
+  const auto with_acceleration = [&](auto nd) {
+    r.accelerate ? with_mask(nd, std::true_type()) : with_mask(nd, std::false_type());
+  };
+  switch (r.shape.nd) {
     case 1:
-      return r.accelerate ? step_nd<1, true>(r) : step_nd<1, false>(r);
+      return with_acceleration(std::integral_constant<int, 1>());
     case 2:
-      return r.accelerate ? step_nd<2, true>(r) : step_nd<2, false>(r);
+      return with_acceleration(std::integral_constant<int, 2>());
     default:
-      return r.accelerate ? step_nd<3, true>(r) : step_nd<3, false>(r);
+      return with_acceleration(std::integral_constant<int, 3>());
   }
 }
 
 template <class T>
-void step_halo(const StepRow<T> &r, Strided<T> out) {
+void step(const StepRow<T> &r) {
+  if (!r.v_in) return step_nd<0, false, false>(r);
+  for_kind(r, [&](auto nd, auto accelerate, auto masked) {
+    step_nd<decltype(nd)::value, decltype(accelerate)::value, decltype(masked)::value>(r);
+  });
+}
+
+template <int ND, bool ACCELERATE, bool MASKED, class T>
+void step_halo_nd(const StepRow<T> &r, Strided<T> out) {
   const RowShape<T> &s = r.shape;
   T *rest = Scratch<T>(s).rest;  // rows for the components that the halo does not need
   for (int i = 0; i < s.classes; ++i) {
     T *const v_out[3] = {out.row + i * out.class_stride, rest, rest + s.columns};
     T *const q_out[3] = {rest + 2 * s.columns, rest + 3 * s.columns, rest + 4 * s.columns};
-    if (s.nd == 2)
-      r.accelerate ? dual_step<2, true>(r, i, 0, s.columns, v_out, q_out)
-                   : dual_step<2, false>(r, i, 0, s.columns, v_out, q_out);
-    else
-      r.accelerate ? dual_step<3, true>(r, i, 0, s.columns, v_out, q_out)
-                   : dual_step<3, false>(r, i, 0, s.columns, v_out, q_out);
+    dual_step<ND, ACCELERATE, MASKED>(r, i, 0, s.columns, v_out, q_out);
   }
+}
+
+template <class T>
+void step_halo(const StepRow<T> &r, Strided<T> out) {
+  for_kind(r, [&](auto nd, auto accelerate, auto masked) {
+    step_halo_nd<decltype(nd)::value, decltype(accelerate)::value, decltype(masked)::value>(r, out);
+  });
 }
 
 template <class T>

@@ -11,25 +11,32 @@
 
 #include "kernels/common/parallel.h"
 #include "kernels/softmax/softmax.h"
+#include "kernels/softmax/softmax_cpu_mask.h"
 #include "kernels/softmax/softmax_cpu_rows.h"
 #include "kernels/softmax/softmax_math.h"
 
 namespace segprior::softmax {
 
-// One image of the call: geometry and inputs.
+// One image of the call: geometry and inputs. With a mask, edges are the masked copies: read them after
+// prepare_mask.
 template <class T>
 struct Image {
   const Problem &problem;
   const RowKernels<T> &rows;
   int64_t index;
-  const T *features, *edge;  // of this image; edge null: 1
+  const T *features;
+  const T *edge, *td_edge;  // null: 1
+  const T *valid, *link;    // as in MaskBuffers; null without a mask
 
-  Image(const Problem &p, int64_t b)
+  Image(const Problem &p, int64_t b, const MaskBuffers<T> &mask)
       : problem(p),
         rows(row_kernels<T>()),
         index(b),
         features(static_cast<const T *>(p.features) + b * plane()),
-        edge(p.has_edge ? static_cast<const T *>(p.edge) + (p.edge_shared ? 0 : b) * voxels() : nullptr) {}
+        edge(mask.edge ? mask.edge : of_image(p.has_edge, p.edge, p.edge_shared)),
+        td_edge(mask.td_edge ? mask.td_edge : of_image(p.td.has_edge, p.td.edge, p.td.edge_shared)),
+        valid(mask.valid),
+        link(mask.link) {}
 
   const Grid &grid() const { return problem.grid; }
   int classes() const { return static_cast<int>(grid().classes); }
@@ -41,8 +48,9 @@ struct Image {
   int64_t columns() const { return grid().extent[2]; }
   const T *edge_row(int64_t offset) const { return edge ? edge + offset : nullptr; }
 
+  // Of the first row.
   RowShape<T> shape(T *scratch) const {
-    RowShape<T> s{columns(), voxels(), classes(), grid().nd, {}, scratch};
+    RowShape<T> s{columns(), voxels(), classes(), grid().nd, {}, scratch, valid, link};
     for (int c = 0; c < s.nd; ++c) s.inv_spacing[c] = static_cast<T>(grid().inv_spacing[grid().axes[c]]);
     return s;
   }
@@ -71,6 +79,11 @@ struct Image {
                         : Strided<const T>{dual + c * voxels() + offset - back, grid().nd * voxels()};
     }
     return d;
+  }
+
+ private:
+  const T *of_image(bool present, const void *field, bool shared) const {
+    return present ? static_cast<const T *>(field) + (shared ? 0 : index) * voxels() : nullptr;
   }
 };
 
@@ -116,7 +129,12 @@ class Sweep {
         begin_(team.begin(image.slices())),
         end_(team.end(image.slices())) {}
 
-  const RowShape<T> &shape() const { return shape_; }
+  // For the row at `offset`, with this thread's scratch.
+  RowShape<T> shape(int64_t offset) const {
+    RowShape<T> s = shape_;
+    if (s.valid) s.valid += offset, s.link += offset;
+    return s;
+  }
   int64_t begin() const { return begin_; }
   int64_t end() const { return end_; }
   const T *zeros() const { return buffers_.zeros; }
@@ -124,10 +142,11 @@ class Sweep {
   // u <- S(u + shift) over this thread's band: turns pending logits into u.
   void finish_logits(T *u, const T *shift) const { finish_slices(u, shift, begin_, end_); }
 
-  // One step. `u` holds u, or logits that still need `pending` added and the softmax taken (null: u).
-  // Afterwards it holds the new logits (keep_logits) or the new u. Ends without a barrier.
-  void step(T *u, const T *pending, const Iterate<T> &in, const Iterate<T> &out, double beta, const T *shift,
-            bool keep_logits) const {
+  // One step. `base` [I, J]: features, with the force of the priors that keep u subtracted. `u` holds u, or
+  // logits that still need `pending` added and the softmax taken (null: u). Afterwards it holds the new
+  // logits (keep_logits) or the new u. Ends without a barrier.
+  void step(const T *base, T *u, const T *pending, const Iterate<T> &in, const Iterate<T> &out, double beta,
+            const T *shift, bool keep_logits) const {
     if (pending && begin_ < end_) {
       finish_slices(u, pending, begin_, begin_ + 1);
       if (end_ - begin_ > 1) finish_slices(u, pending, end_ - 1, end_);
@@ -140,21 +159,21 @@ class Sweep {
     }
     for (int64_t s = begin_; s < end_; ++s) {
       if (pending && s + 2 < end_) finish_slices(u, pending, s + 1, s + 2);
-      step_slice(u, in, out, beta, shift, keep_logits, s, halos);
+      step_slice(base, u, in, out, beta, shift, keep_logits, s, halos);
     }
   }
 
  private:
   void finish_slices(T *u, const T *shift, int64_t begin, int64_t end) const {
     image_.for_rows(begin, end, [&](int64_t, int64_t, int64_t offset) {
-      image_.rows.softmax(shape_, u + offset, T{1}, shift, u + offset);
+      image_.rows.softmax(shape(offset), u + offset, T{1}, shift, u + offset);
     });
   }
 
   StepRow<T> step_row(const T *u, const Iterate<T> &in, double beta, int64_t s, int64_t r,
                       int64_t offset) const {
     StepRow<T> row{};
-    row.shape = shape_;
+    row.shape = shape(offset);
     row.accelerate = in.q != nullptr;
     row.u = u + offset;
     image_.ahead(u, s, r, offset, row.u_next);
@@ -181,8 +200,8 @@ class Sweep {
       });
   }
 
-  void step_slice(T *u, const Iterate<T> &in, const Iterate<T> &out, double beta, const T *shift,
-                  bool keep_logits, int64_t slice, bool halos) const {
+  void step_slice(const T *base, T *u, const Iterate<T> &in, const Iterate<T> &out, double beta,
+                  const T *shift, bool keep_logits, int64_t slice, bool halos) const {
     double *mass = buffers_.mass + slice * image_.classes(), *restart = buffers_.restart + slice;
     for (int i = 0; i < image_.classes(); ++i) mass[i] = 0;
     *restart = 0;
@@ -200,7 +219,7 @@ class Sweep {
         row.v_out = out.v + offset;
         row.q_out = out.q ? out.q + offset : nullptr;
       }
-      row.features = image_.features + offset;
+      row.features = base + offset;
       row.inv_eps = static_cast<T>(1 / params_.eps);
       row.shift = shift;
       row.out = u + offset;
