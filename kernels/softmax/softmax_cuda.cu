@@ -12,38 +12,6 @@ namespace segprior::softmax::cuda {
 
 namespace {
 
-template <class T>
-Inputs<T> inputs_of(const Problem &p, const Coefficients *coefficients) {
-  const auto array = [](const void *data) { return static_cast<const T *>(data); };
-  return {geometry_of<T>(p.grid),
-          p.tv,
-          p.accelerate,
-          p.volume != Volume::none,
-          p.iterations,
-          array(p.features),
-          array(p.edge),
-          p.edge_shared,
-          array(p.lower),
-          array(p.upper),
-          coefficients};
-}
-
-template <class T>
-void resolve_parameters(const Problem &p, Coefficients *out, cudaStream_t stream) {
-  resolve<T>({p.eps.device,
-              p.lam.device,
-              p.tau.device,
-              p.td.lam.device,
-              p.td.sigma.device,
-              {p.eps.host, p.init_eps, p.lam.host, p.tau.host, p.td.lam.host, p.td.sigma.host,
-               p.default_tau(), p.tv, p.td.on, p.td.gaussian},
-              step_rule(p)},
-             out, stream);
-}
-
-int parts_of(const Problem &p) { return p.tv ? (p.accelerate ? 2 : 1) : 0; }
-int64_t dual_size(const Grid &g) { return g.batch * g.classes * g.nd * g.voxels(); }
-
 // ---- Forward ----
 
 template <class T>
@@ -306,15 +274,20 @@ void backward_last(const Problem &p, const T *u, const T *grad_u, const Grads &g
 
 // ---- The backend ----
 
-// Calls f with a null pointer of the problem's type.
-template <class F>
-auto with_type(const Problem &p, F f) {
-  return p.dtype == DType::f32 ? f(static_cast<float *>(nullptr)) : f(static_cast<double *>(nullptr));
-}
-
 bool empty(const Problem &p) { return p.grid.batch == 0 || p.grid.voxels() == 0; }
 
+// Which kernels serve a problem: those of softmax_cuda_mixed.h, or those of TV and volume alone.
+bool is_mixed(const Problem &p) { return p.keeps_u() || p.has_mask; }
+
+void check_path(const Problem &p) {
+  if (p.path == Path::on_chip)
+    throw Error(SEGPRIOR_ERROR_NOT_SUPPORTED,
+                "opts.path = SEGPRIOR_PATH_ON_CHIP does not serve this problem");
+}
+
 size_t forward_workspace(const Problem &p, int) {
+  check_path(p);
+  if (is_mixed(p)) return mixed_forward_workspace(p);
   return with_type(p, [&](auto *type) {
     Arena arena;
     ForwardScratch<std::remove_pointer_t<decltype(type)>>(p, arena);
@@ -324,6 +297,8 @@ size_t forward_workspace(const Problem &p, int) {
 
 size_t backward_workspace(const Problem &p, Mode mode, int) {
   if (mode == Mode::last) return 0;
+  if (mode == Mode::implicit && symmetric_implicit(p)) return implicit_workspace(p);
+  if (is_mixed(p)) return mixed_backward_workspace(p, mode);
   return with_type(p, [&](auto *type) {
     Arena arena;
     BackwardScratch<std::remove_pointer_t<decltype(type)>>(p, arena);
@@ -331,36 +306,26 @@ size_t backward_workspace(const Problem &p, Mode mode, int) {
   });
 }
 
-// What this backend does not compute yet, rather than a result without it.
-void check_supported(const Problem &p, Mode mode) {
-  const char *what = p.td.on                     ? "opts.td = 1"
-                     : p.star.count > 0          ? "opts.star_count > 0"
-                     : p.has_mask                ? "inputs.mask"
-                     : p.path != Path::automatic ? "opts.path"
-                     : mode == Mode::implicit    ? "opts.backward_mode = SEGPRIOR_BACKWARD_IMPLICIT"
-                                                 : nullptr;
-  if (what)
-    throw Error(SEGPRIOR_ERROR_NOT_SUPPORTED, std::string(what) + " is not supported by this version");
-}
-
 void forward(const Problem &p, const Outputs &out, void *workspace, void *saved, int, void *stream) {
   if (empty(p)) return;
-  check_supported(p, Mode::last);
+  const auto queue = static_cast<cudaStream_t>(stream);
+  if (is_mixed(p)) return mixed_forward(p, out, workspace, saved, queue);
   with_type(p, [&](auto *type) {
-    Forward<std::remove_pointer_t<decltype(type)>>(p, out, workspace, saved,
-                                                   static_cast<cudaStream_t>(stream))
-        .run();
+    Forward<std::remove_pointer_t<decltype(type)>>(p, out, workspace, saved, queue).run();
   });
 }
 
 void backward(const Problem &p, Mode mode, const void *u, const void *grad_u, const Grads &grads,
               void *workspace, const void *saved, int, void *stream) {
   if (empty(p)) return;
-  check_supported(p, mode);
+  const auto queue = static_cast<cudaStream_t>(stream);
+  if (mode == Mode::implicit && symmetric_implicit(p))
+    return backward_implicit(p, grad_u, grads, workspace, saved, queue);
+  if (mode != Mode::last && is_mixed(p))
+    return mixed_backward(p, mode, grad_u, grads, workspace, saved, queue);
   with_type(p, [&](auto *type) {
     using T = std::remove_pointer_t<decltype(type)>;
     const T *grad = static_cast<const T *>(grad_u);
-    const auto queue = static_cast<cudaStream_t>(stream);
     if (mode == Mode::last)
       backward_last(p, static_cast<const T *>(u), grad, grads, queue);
     else

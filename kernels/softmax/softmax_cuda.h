@@ -7,6 +7,8 @@
 //   softmax_cuda_fused*.cu    one iteration, forward or backward, in one kernel, few classes
 //   softmax_cuda_adjoint.cu   one backward iteration, any number of classes
 //   softmax_cuda_grads.cu     what backward does before and after its iterations
+//   softmax_cuda_mixed*.cu    threshold dynamics, star shapes, masks: softmax_cuda_mixed.h
+//   softmax_cuda_implicit.cu  implicit backward by conjugate gradients
 #pragma once
 
 #include <cuda_runtime.h>
@@ -69,6 +71,25 @@ struct Inputs {
   const Coefficients *coefficients;
 };
 
+template <class T>
+Inputs<T> inputs_of(const Problem &p, const Coefficients *coefficients) {
+  const auto array = [](const void *data) { return static_cast<const T *>(data); };
+  return {geometry_of<T>(p.grid),
+          p.tv,
+          p.accelerate,
+          p.volume != Volume::none,
+          p.iterations,
+          array(p.features),
+          array(p.edge),
+          p.edge_shared,
+          array(p.lower),
+          array(p.upper),
+          coefficients};
+}
+
+inline int parts_of(const Problem &p) { return p.tv ? (p.accelerate ? 2 : 1) : 0; }
+inline int64_t dual_size(const Grid &g) { return g.batch * g.classes * g.nd * g.voxels(); }
+
 // Which images take part in a launch, and their momentum. Forward: those still running. Backward: those that
 // did at least `t + 1` iterations, with the momentum that forward recorded.
 struct Gate {
@@ -91,19 +112,20 @@ struct Normaliser {
 };
 
 // Where forward keeps its iterates: in the slots of `saved` where they belong there, else alternating between
-// two buffers.
+// two buffers, or all in one.
 template <class T>
 struct Iterates {
   T *slots, *work;
   int64_t part_size;
   int parts, interval, total;  // interval 0: nothing is saved
+  int buffers = 2;
 
   SEGPRIOR_HD T *at(int64_t k, int part) const {
     if (interval > 0 && (k == total || k % interval == 0)) {
       const int64_t slot = k == total ? (total + interval - 1) / interval : k / interval;
       return slots + (slot * parts + part) * part_size;
     }
-    return work + (k % 2 * parts + part) * part_size;
+    return work + (k % buffers * parts + part) * part_size;
   }
   Dual<T> dual(int64_t k) const {
     if (parts == 0) return {nullptr, nullptr};
@@ -151,6 +173,18 @@ struct ScalarArgs {
 };
 template <class T>
 void resolve(const ScalarArgs &, Coefficients *, cudaStream_t);
+template <class T>
+void resolve_parameters(const Problem &p, Coefficients *out, cudaStream_t stream) {
+  resolve<T>({p.eps.device,
+              p.lam.device,
+              p.tau.device,
+              p.td.lam.device,
+              p.td.sigma.device,
+              {p.eps.host, p.init_eps, p.lam.host, p.tau.host, p.td.lam.host, p.td.sigma.host,
+               p.default_tau(), p.tv, p.td.on, p.td.gaussian},
+              step_rule(p)},
+             out, stream);
+}
 
 template <class T>
 struct Start {
@@ -177,6 +211,9 @@ struct Results {
 };
 template <class T>
 void finish(const Inputs<T> &, const Results<T> &, cudaStream_t);
+// The part of finish() that is per image: volume duals, info, what backward needs to know.
+template <class T>
+void report(const Inputs<T> &, const Results<T> &, cudaStream_t);
 
 // ---- softmax_cuda_step.cu ----
 // Normalisers of u_t = S((o - div v + f) / eps); with init_eps if t == 0.
@@ -270,5 +307,24 @@ void adjoint_outputs(const Inputs<T> &, const Adjoint<T> &, const GradOutputs<T>
 template <class T>
 void last_softmax(const Geometry<T> &, const Scalar &eps, const T *u, const T *grad_u, T *grad_features,
                   bool accumulate, cudaStream_t);
+
+// ---- Other backward and forward paths; pointers and sizes as in Backend ----
+
+// softmax_cuda_mixed.h: threshold dynamics, star shapes, masks.
+size_t mixed_forward_workspace(const Problem &);
+void mixed_forward(const Problem &, const Outputs &, void *workspace, void *saved, cudaStream_t);
+size_t mixed_backward_workspace(const Problem &, Mode);
+void mixed_backward(const Problem &, Mode, const void *grad_u, const Grads &, void *workspace,
+                    const void *saved, cudaStream_t);
+// softmax_cuda_implicit.cu: the implicit backward where symmetric_implicit(p), masks included.
+size_t implicit_workspace(const Problem &);
+void backward_implicit(const Problem &, const void *grad_u, const Grads &, void *workspace, const void *saved,
+                       cudaStream_t);
+
+// Calls f with a null pointer of the problem's type.
+template <class F>
+auto with_type(const Problem &p, F f) {
+  return p.dtype == DType::f32 ? f(static_cast<float *>(nullptr)) : f(static_cast<double *>(nullptr));
+}
 
 }  // namespace segprior::softmax::cuda

@@ -56,25 +56,6 @@ struct IncomingGrad {
   }
 };
 
-// The sums of R = u (u_bar - <u_bar, u>) / eps over the block, class by class.
-template <class T>
-struct ClassSums {
-  static constexpr int kGroup = 4;  // classes per block reduction
-
-  // value(i) is called once per class, in order, by every thread.
-  template <class F>
-  __device__ static void run(int classes, double *partials, int64_t chunks, const F &value) {
-    for (int first = 0; first < classes; first += kGroup) {
-      double sums[kGroup];
-      for (int k = 0; k < kGroup; ++k) sums[k] = first + k < classes ? value(first + k) : T(0);
-      if (!partials) continue;
-      block_reduce(sums, Sum());
-      if (threadIdx.x != 0) continue;
-      for (int k = 0; k < kGroup && first + k < classes; ++k) partials[(first + k) * chunks] = sums[k];
-    }
-  }
-};
-
 // step: of u_t+1. start: of u_0; R goes straight to grad_features. end: of the final u, for the fused
 // iterations, which need no stored R.
 enum class At { step, start, end };

@@ -182,4 +182,51 @@ __device__ inline void finish_image(const Finish &finish, int64_t image) {
   if (finish.momentum) finish.momentum[image] = progress.beta;
 }
 
+// Partial sums over the block, class by class.
+template <class T>
+struct ClassSums {
+  static constexpr int kGroup = 4;  // classes per block reduction
+
+  // value(i) is called once per class, in order, by every thread.
+  template <class F>
+  __device__ static void run(int classes, double *partials, int64_t chunks, const F &value) {
+    for (int first = 0; first < classes; first += kGroup) {
+      double sums[kGroup];
+      for (int k = 0; k < kGroup; ++k) sums[k] = first + k < classes ? value(first + k) : T(0);
+      if (!partials) continue;
+      block_reduce(sums, Sum());
+      if (threadIdx.x != 0) continue;
+      for (int k = 0; k < kGroup && first + k < classes; ++k) partials[(first + k) * chunks] = sums[k];
+    }
+  }
+};
+
+// One thread: the volume duals and the status of an image before its first iteration. `max`: the magnitudes
+// found so far; `voxels`: the valid ones.
+template <class T>
+__device__ inline void begin_image(const Inputs<T> &in, const Start<T> &start, int64_t image, Magnitudes max,
+                                   double voxels, bool finite, bool valid) {
+  VolumeCheck volumes;
+  max.init_volume = 0;
+  for (int i = 0; in.has_volume && i < in.g.classes; ++i) {
+    const int64_t k = image * in.g.classes + i;
+    const double upper = upper_of(in, k);
+    volumes.add(lower_of(in, k), upper);
+    const double f = start.init_volume ? static_cast<double>(start.init_volume[k]) : 0;
+    start.f[k] = excluded(upper) ? -INFINITY : f;
+    if (excluded(upper)) continue;
+    finite = finite && isfinite(f);
+    max.init_volume = fmax(max.init_volume, fabs(f));
+  }
+  const Params &p = in.coefficients->params;
+  const bool range = in_range(max, p, start.inv_spacing_sum, in.tv, sizeof(T) == sizeof(float));
+  valid = valid && p.valid && (!in.has_volume || volumes.valid(voxels));
+  const bool feasible = !in.has_volume || volumes.feasible(voxels);
+  const Progress progress =
+      start_progress(start_status(finite, valid, range, feasible), in.iterations, in.accelerate);
+  start.progress[image] = progress;
+  start.tickets[image] = 0;
+  if (start.momentum) start.momentum[image] = progress.beta;
+}
+
 }  // namespace segprior::softmax::cuda

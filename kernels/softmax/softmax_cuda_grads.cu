@@ -42,7 +42,8 @@ __global__ void __launch_bounds__(kThreads) lam_kernel(Inputs<T> in, Adjoint<T> 
   double sum = 0;
   if (work.x < in.g.voxels) {
     const T bar = a.grad_bound[work.image * in.g.voxels + work.x];
-    sum = static_cast<double>(bound_of(in, work.image, work.x, T(1))) * bar;
+    // The edge of a masked voxel may hold anything.
+    sum = bar == 0 ? 0.0 : static_cast<double>(bound_of(in, work.image, work.x, T(1))) * bar;
   }
   sum = block_sum(sum);
   if (threadIdx.x == 0) a.scalar_partials[(work.image * kScalars + kLamSum) * in.g.chunks + work.chunk] = sum;

@@ -63,32 +63,8 @@ __global__ void __launch_bounds__(kThreads) start_kernel(Inputs<T> in, Start<T> 
   for (int k = 0; k < 3; ++k) max[k] = max_of(start.partials + (image * 3 + k) * g.chunks, g.chunks);
   if (threadIdx.x != 0) return;
 
-  VolumeCheck volumes;
-  bool duals_finite = true;
-  double volume_dual = 0;
-  for (int i = 0; in.has_volume && i < g.classes; ++i) {
-    const int64_t k = image * g.classes + i;
-    const double upper = upper_of(in, k);
-    volumes.add(lower_of(in, k), upper);
-    const double f = start.init_volume ? static_cast<double>(start.init_volume[k]) : 0;
-    start.f[k] = excluded(upper) ? -INFINITY : f;
-    if (excluded(upper)) continue;
-    duals_finite = duals_finite && isfinite(f);
-    volume_dual = fmax(volume_dual, fabs(f));
-  }
-  const Params &p = in.coefficients->params;
-  const bool is_float = sizeof(T) == sizeof(float);
-  const bool finite = isfinite(max[0]) && isfinite(max[2]) && duals_finite;
-  const bool valid =
-      p.valid && !isnan(max[1]) && (!in.has_volume || volumes.valid(static_cast<double>(g.voxels)));
-  const bool range =
-      in_range({max[0], max[1], max[2], volume_dual}, p, start.inv_spacing_sum, in.tv, is_float);
-  const bool feasible = !in.has_volume || volumes.feasible(static_cast<double>(g.voxels));
-  const Progress progress =
-      start_progress(start_status(finite, valid, range, feasible), in.iterations, in.accelerate);
-  start.progress[image] = progress;
-  start.tickets[image] = 0;
-  if (start.momentum) start.momentum[image] = progress.beta;
+  begin_image(in, start, image, {max[0], max[1], max[2], 0}, static_cast<double>(g.voxels),
+              isfinite(max[0]) && isfinite(max[2]), !isnan(max[1]));
 }
 
 // u and the duals of the final iterate; NaN for a failed image.
@@ -155,6 +131,11 @@ void start(const Inputs<T> &in, const Start<T> &start, cudaStream_t stream) {
 template <class T>
 void finish(const Inputs<T> &in, const Results<T> &out, cudaStream_t stream) {
   launch("output", output_kernel<T>, dim3(in.g.batch * in.g.chunks), dim3(kThreads), 0, stream, in, out);
+  report(in, out, stream);
+}
+
+template <class T>
+void report(const Inputs<T> &in, const Results<T> &out, cudaStream_t stream) {
   launch("report", report_kernel<T>, dim3(in.g.batch), dim3(kThreads), 0, stream, in, out);
 }
 
@@ -164,5 +145,7 @@ template void start(const Inputs<float> &, const Start<float> &, cudaStream_t);
 template void start(const Inputs<double> &, const Start<double> &, cudaStream_t);
 template void finish(const Inputs<float> &, const Results<float> &, cudaStream_t);
 template void finish(const Inputs<double> &, const Results<double> &, cudaStream_t);
+template void report(const Inputs<float> &, const Results<float> &, cudaStream_t);
+template void report(const Inputs<double> &, const Results<double> &, cudaStream_t);
 
 }  // namespace segprior::softmax::cuda
