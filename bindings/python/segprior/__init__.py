@@ -1,4 +1,6 @@
-"""Entropic softmax with total-variation and volume priors, on the CPU and on CUDA, with gradients.
+"""Entropic softmax with composable priors on the CPU and on CUDA, with gradients.
+
+Total variation, threshold dynamics, volumes and star shapes; the papers' named methods: `segprior.presets`.
 
 >>> import numpy as np, segprior
 >>> noisy = np.random.default_rng(0).normal(size=(1, 2, 32, 32)).astype(np.float32)
@@ -13,7 +15,7 @@ True
 ((1, 2, 32, 32), (2,))
 """
 
-from . import errors
+from . import errors, presets
 from ._ffi import library_path
 from ._version import __version__
 from .errors import (
@@ -26,7 +28,7 @@ from .errors import (
     OutOfMemoryError,
     SegpriorError,
 )
-from .priors import TV, Volume
+from .priors import TV, Star, ThresholdDynamics, Volume
 from .report import ImageInfo, Info, Status
 from .softmax import Gradients, Result, softmax
 
@@ -43,11 +45,14 @@ __all__ = [
     "OutOfMemoryError",
     "Result",
     "SegpriorError",
+    "Star",
     "Status",
     "TV",
+    "ThresholdDynamics",
     "Volume",
     "__version__",
     "errors",
     "library_path",
+    "presets",
     "softmax",
 ]

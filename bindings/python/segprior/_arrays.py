@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from . import _ffi
-from ._frameworks import NUMPY_DTYPE, framework_for, root_package
+from ._frameworks import NumpyFramework, framework_for, numpy_dtype, root_package
 from .errors import InvalidTypeError, InvalidValueError
 
 
@@ -49,7 +49,25 @@ class _ManagedVersioned(ct.Structure):
 
 
 _LAYOUTS: dict[bytes, Any] = {b"dltensor": _Managed, b"dltensor_versioned": _ManagedVersioned}
-_DL_FLOAT = 2
+# (type code, bits) of DLPack. A boolean is a byte that holds 0 or 1.
+_DL_DTYPES = {
+    **{(2, 32): _ffi.FLOAT32, (2, 64): _ffi.FLOAT64, (2, 16): _ffi.FLOAT16, (4, 16): _ffi.BFLOAT16},
+    **{(1, 8): _ffi.UINT8, (6, 8): _ffi.UINT8},
+}
+# ml_dtypes' bfloat16 goes by its name: the package is not imported here.
+_NUMPY_NAMES = {
+    **{"float32": _ffi.FLOAT32, "float64": _ffi.FLOAT64, "float16": _ffi.FLOAT16, "bfloat16": _ffi.BFLOAT16},
+    **{"uint8": _ffi.UINT8, "bool": _ffi.UINT8},
+}
+# What an argument may be.
+FIELD = (_ffi.FLOAT32, _ffi.FLOAT64, _ffi.FLOAT16, _ffi.BFLOAT16)
+PARAMETER = (_ffi.FLOAT32, _ffi.FLOAT64)
+MASK = (_ffi.UINT8,)
+_DTYPE_RULES = {
+    FIELD: "float32, float64, float16 or bfloat16",
+    PARAMETER: "float32 or float64",
+    MASK: "bool or uint8",
+}
 # DLPack's device types that the library takes: pinned memory is host memory, managed memory is CUDA's.
 _DL_DEVICES = {1: _ffi.CPU, 2: _ffi.CUDA, 3: _ffi.CPU, 13: _ffi.CUDA}
 
@@ -81,7 +99,7 @@ class View:
 
     def to_numpy(self) -> Any:
         """The same memory as a NumPy array; host memory only."""
-        kind = NUMPY_DTYPE[self.dtype]
+        kind = numpy_dtype(self.dtype)
         count = int(np.prod(self.shape, dtype=np.int64))
         if count == 0:
             return np.empty(self.shape, kind)
@@ -93,8 +111,10 @@ def is_array(value: Any) -> bool:
     return isinstance(value, np.ndarray) or hasattr(value, "__dlpack__")
 
 
-def _reject_dtype(name: str, dtype: Any) -> InvalidTypeError:
-    return InvalidTypeError(f"{name} has dtype {dtype}; it must be float32 or float64")
+def _require_dtype(name: str, found: int | None, allowed: tuple[int, ...], text: Any) -> int:
+    if found is None or found not in allowed:
+        raise InvalidTypeError(f"{name} has dtype {text}; it must be {_DTYPE_RULES[allowed]}")
+    return found
 
 
 def _require_contiguous(name: str, shape: Sequence[int], strides: Sequence[float]) -> None:
@@ -111,10 +131,9 @@ def _require_contiguous(name: str, shape: Sequence[int], strides: Sequence[float
         expected *= extent
 
 
-def _view_numpy(array: np.ndarray, name: str) -> View:
-    dtype = {np.dtype(np.float32): _ffi.FLOAT32, np.dtype(np.float64): _ffi.FLOAT64}.get(array.dtype)
-    if dtype is None:
-        raise _reject_dtype(name, array.dtype)
+def _view_numpy(array: np.ndarray, name: str, allowed: tuple[int, ...]) -> View:
+    known = _NUMPY_NAMES.get(array.dtype.name) if array.dtype.isnative else None
+    dtype = _require_dtype(name, known, allowed, array.dtype)
     if not array.flags.c_contiguous:
         strides = tuple(stride / array.itemsize for stride in array.strides)
         _require_contiguous(name, array.shape, strides)
@@ -142,15 +161,16 @@ def _capsule(array: Any, name: str, stream: int | None) -> Any:
         raise InvalidValueError(f"{name} cannot be exported through DLPack: {error}") from error
 
 
-def _view_dlpack(array: Any, name: str, stream: int | None) -> View:
+def _view_dlpack(array: Any, name: str, stream: int | None, allowed: tuple[int, ...]) -> View:
     capsule = _capsule(array, name, stream)
     layout = next((key for key in _LAYOUTS if _capsule_is_valid(capsule, key)), None)
     if layout is None:
         raise InvalidTypeError(f"{name}: __dlpack__ returned {capsule!r}, not an unused DLPack capsule")
     managed = ct.cast(_capsule_pointer(capsule, layout), ct.POINTER(_LAYOUTS[layout])).contents
     dl: _DLTensor = managed.dl_tensor
-    if dl.code != _DL_FLOAT or dl.bits not in (32, 64) or dl.lanes != 1:
-        raise _reject_dtype(name, getattr(array, "dtype", f"(DLPack code {dl.code}, {dl.bits} bits)"))
+    known = _DL_DTYPES.get((dl.code, dl.bits)) if dl.lanes == 1 else None
+    spelled = getattr(array, "dtype", f"(DLPack code {dl.code}, {dl.bits} bits)")
+    dtype = _require_dtype(name, known, allowed, spelled)
     device = _DL_DEVICES.get(dl.device_type)
     if device is None:
         raise InvalidValueError(
@@ -161,19 +181,21 @@ def _view_dlpack(array: Any, name: str, stream: int | None) -> View:
         _require_contiguous(name, shape, dl.strides[: dl.ndim])
     key = _ffi.DeviceKey(device, dl.device_id if device == _ffi.CUDA else 0)
     address = (dl.data or 0) + dl.byte_offset
-    return View((array, capsule), address, key, _ffi.FLOAT32 if dl.bits == 32 else _ffi.FLOAT64, shape)
+    return View((array, capsule), address, key, dtype, shape)
 
 
-def view(array: Any, name: str, stream: int | None = None) -> View:
-    """A view of `array`, called `name` in errors.
+def view(
+    array: Any, name: str, stream: int | None = None, allowed: tuple[int, ...] = PARAMETER
+) -> View:
+    """A view of `array`, called `name` in errors, whose dtype must be one of FIELD, PARAMETER or MASK.
 
     `stream`: where its memory will be used, if that is not the stream on which its framework works now.
     """
     if isinstance(array, np.ndarray):
-        return _view_numpy(array, name)
+        return _view_numpy(array, name, allowed)
     if not hasattr(array, "__dlpack__"):
         raise InvalidTypeError(f"{name} is {type(array).__name__}; it must be an array (NumPy or __dlpack__)")
-    return _view_dlpack(array, name, stream)
+    return _view_dlpack(array, name, stream, allowed)
 
 
 def repeat_rows(array: Any, source: View, rows: int, stream: int) -> View:
@@ -188,3 +210,13 @@ def repeat_rows(array: Any, source: View, rows: int, stream: int) -> View:
     framework = framework_for(array, source.device)
     with framework.on_stream(stream):
         return view(framework.repeat_rows(array, rows), "")
+
+
+def stack(arrays: Sequence[Any], sources: Sequence[View], shape: Sequence[int], stream: int) -> View:
+    """A view of `arrays`, each broadcast to `shape`, along a new second axis; copies, like `repeat_rows`."""
+    if sources[0].device.type == _ffi.CPU:
+        return view(NumpyFramework().stack([source.to_numpy() for source in sources], shape), "")
+    framework = framework_for(arrays[0], sources[0].device)
+    with framework.on_stream(stream):
+        own = [array.reshape(source.shape) for array, source in zip(arrays, sources)]
+        return view(framework.stack(own, shape), "")

@@ -19,8 +19,9 @@ from .errors import LibraryError, from_status
 LIBRARY_NAME = "libsegprior.so"
 
 CPU, CUDA = 1, 2  # segprior_device.type, the values of DLPack
-FLOAT32, FLOAT64 = 1, 2  # segprior_tensor.dtype
-BACKWARD_LAST, BACKWARD_UNROLLED = 0, 1
+FLOAT32, FLOAT64, FLOAT16, BFLOAT16, UINT8 = 1, 2, 3, 4, 5  # segprior_tensor.dtype
+BACKWARD_LAST, BACKWARD_UNROLLED, BACKWARD_IMPLICIT = 0, 1, 2
+PATH_AUTO, PATH_STREAMING, PATH_ON_CHIP = 0, 1, 2
 
 
 class Device(ct.Structure):
@@ -60,6 +61,17 @@ class SoftmaxOpts(ct.Structure):
         ("tv_lam", ct.c_double),
         ("tv_tau", ct.c_double),
         ("spacing", ct.c_double * 3),
+        ("td", ct.c_int32),
+        ("td_size", ct.c_int32),
+        ("td_lam", ct.c_double),
+        ("td_sigma", ct.c_double),
+        ("star_count", ct.c_int32),
+        ("path", ct.c_int32),
+        ("star_classes", ct.POINTER(ct.c_int32)),
+        ("star_tau", ct.c_double),
+        ("implicit_iterations", ct.c_int32),
+        ("compact_saved", ct.c_int32),
+        ("implicit_tolerance", ct.c_double),
     ]
 
 
@@ -72,6 +84,8 @@ class SoftmaxInputs(ct.Structure):
         ("struct_size", ct.c_size_t),
         *_pointers("features", "eps", "tv_lam", "tv_tau", "tv_edge"),
         *_pointers("volume", "volume_lower", "volume_upper", "init_tv_dual", "init_volume_dual"),
+        *_pointers("td_lam", "td_sigma", "td_kernel", "td_edge"),
+        *_pointers("star_center", "star_tau", "mask", "init_star_dual"),
     ]
 
 
@@ -80,6 +94,7 @@ class SoftmaxOutputs(ct.Structure):
         ("struct_size", ct.c_size_t),
         *_pointers("u", "tv_dual", "volume_dual"),
         ("info", ct.c_void_p),
+        *_pointers("star_dual"),
     ]
 
 
@@ -88,6 +103,8 @@ class SoftmaxGrads(ct.Structure):
         ("struct_size", ct.c_size_t),
         *_pointers("features", "eps", "init_eps", "tv_lam", "tv_tau", "tv_edge"),
         *_pointers("volume", "volume_lower", "volume_upper"),
+        *_pointers("td_lam", "td_sigma", "td_kernel", "td_edge", "star_tau", "star_center"),
+        ("info", ct.c_void_p),
     ]
 
 
@@ -153,14 +170,15 @@ def library_path() -> Path:
 
 # "inputs.tv_edge" is `tv_edge` to a Python caller.
 _C_STRUCT = re.compile(r"\b(inputs|opts|outputs|grads)\.")
+_C_STAR = re.compile(r"\bstar_classes\[(\d+)\]")
 # "dtype = 2", "dtype 1": the numbers of core.h.
-_C_DTYPE = re.compile(r"(\bdtype (?:= )?)([12])\b")
-_DTYPE_NAMES = {str(FLOAT32): "float32", str(FLOAT64): "float64"}
+_C_DTYPE = re.compile(r"(\bdtype (?:= )?)([1-5])\b")
+DTYPE_NAMES = {FLOAT32: "float32", FLOAT64: "float64", FLOAT16: "float16", BFLOAT16: "bfloat16", UINT8: "uint8"}
 
 
 def _in_python_words(text: str) -> str:
-    text = _C_STRUCT.sub("", text)
-    return _C_DTYPE.sub(lambda found: found[1] + _DTYPE_NAMES[found[2]], text)
+    text = _C_STAR.sub(r"star[\1].cls", _C_STRUCT.sub("", text))
+    return _C_DTYPE.sub(lambda found: found[1] + DTYPE_NAMES[int(found[2])], text)
 
 
 class Library:

@@ -22,8 +22,22 @@ import numpy as np
 from . import _ffi
 from .errors import InvalidTypeError, NotSupportedError
 
-NUMPY_DTYPE: dict[int, Any] = {_ffi.FLOAT32: np.dtype(np.float32), _ffi.FLOAT64: np.dtype(np.float64)}
+_NUMPY_DTYPE: dict[int, Any] = {
+    _ffi.FLOAT32: np.dtype(np.float32),
+    _ffi.FLOAT64: np.dtype(np.float64),
+    _ffi.FLOAT16: np.dtype(np.float16),
+    _ffi.UINT8: np.dtype(np.uint8),
+}
 _ALIGNMENT = 256  # of workspace and saved state; also enough for JAX to adopt memory
+
+
+def numpy_dtype(dtype: int) -> Any:
+    """NumPy's dtype for the library's code; bfloat16 is that of the package ml_dtypes."""
+    if dtype == _ffi.BFLOAT16:
+        if "ml_dtypes" not in sys.modules:
+            raise InvalidTypeError("features: NumPy results of dtype bfloat16 need `import ml_dtypes` first")
+        return np.dtype(sys.modules["ml_dtypes"].bfloat16)
+    return _NUMPY_DTYPE[dtype]
 
 
 def aligned_bytes(count: int) -> Any:
@@ -38,11 +52,11 @@ class NumpyFramework:
 
     def empty(self, shape: Sequence[int], dtype: int) -> Any:
         """An uninitialised array; `dtype` is the library's code."""
-        return np.empty(shape, NUMPY_DTYPE[dtype])
+        return np.empty(shape, numpy_dtype(dtype))
 
     def numbers(self, values: np.ndarray, dtype: int) -> Any:
         """Host numbers as an array on the device."""
-        return np.ascontiguousarray(values, NUMPY_DTYPE[dtype])
+        return np.ascontiguousarray(values, numpy_dtype(dtype))
 
     def buffer(self, count: int) -> tuple[Any, int]:
         """`count` bytes of device memory, aligned to 256, and their address."""
@@ -52,6 +66,15 @@ class NumpyFramework:
     def repeat_rows(self, array: Any, rows: int) -> Any:
         """[I] to [rows, I]."""
         return np.ascontiguousarray(np.broadcast_to(array, (rows, *array.shape)))
+
+    def stack(self, arrays: Sequence[Any], shape: Sequence[int]) -> Any:
+        """Arrays, each broadcast to `shape`, along a new second axis: [shape[0], len(arrays), *shape[1:]]."""
+        # The stack of broadcast arrays need not be C-contiguous.
+        return np.ascontiguousarray(np.stack([np.broadcast_to(array, tuple(shape)) for array in arrays], 1))
+
+    def split(self, array: Any) -> list[Any]:
+        """The reverse of `stack`, contiguous: [B, M, ...] to M arrays [B, ...]."""
+        return [np.ascontiguousarray(array[:, m]) for m in range(array.shape[1])]
 
     def sum_rows(self, array: Any) -> Any:
         """[B, ...] to [...]."""
@@ -84,14 +107,17 @@ class NumpyFramework:
 
 class JaxFramework(NumpyFramework):
     def empty(self, shape: Sequence[int], dtype: int) -> Any:
-        kind = NUMPY_DTYPE[dtype]
+        kind = numpy_dtype(dtype)
         count = int(np.prod(shape, dtype=np.int64))
         return aligned_bytes(count * kind.itemsize).view(kind).reshape(tuple(shape))
 
     def finish(self, array: Any) -> Any:
+        jax = sys.modules["jax"]
         if array.size == 0:
-            return sys.modules["jax"].numpy.asarray(array)
-        return sys.modules["jax"].dlpack.from_dlpack(array)
+            return jax.numpy.asarray(array)
+        if array.dtype.name == "bfloat16":  # which NumPy does not export
+            return jax.lax.bitcast_convert_type(jax.dlpack.from_dlpack(array.view(np.uint16)), jax.numpy.bfloat16)
+        return jax.dlpack.from_dlpack(array)
 
 
 class TorchFramework(NumpyFramework):
@@ -101,12 +127,13 @@ class TorchFramework(NumpyFramework):
         self._device = self._torch.device(str(device))
 
     def empty(self, shape: Sequence[int], dtype: int) -> Any:
-        kind = self._torch.float32 if dtype == _ffi.FLOAT32 else self._torch.float64
+        kind = getattr(self._torch, _ffi.DTYPE_NAMES[dtype])
         return self._torch.empty(tuple(shape), dtype=kind, device=self._device)
 
     def numbers(self, values: np.ndarray, dtype: int) -> Any:
         # torch.tensor, not from_numpy: a copy that also works on another device.
-        return self._torch.tensor(np.ascontiguousarray(values, NUMPY_DTYPE[dtype]), device=self._device)
+        kind = getattr(self._torch, _ffi.DTYPE_NAMES[dtype])
+        return self._torch.tensor(np.ascontiguousarray(values), dtype=kind, device=self._device)
 
     def buffer(self, count: int) -> tuple[Any, int]:
         raw = self._torch.empty(count + _ALIGNMENT, dtype=self._torch.uint8, device=self._device)
@@ -114,6 +141,13 @@ class TorchFramework(NumpyFramework):
 
     def repeat_rows(self, array: Any, rows: int) -> Any:
         return array.detach().expand(rows, *array.shape).contiguous()
+
+    def stack(self, arrays: Sequence[Any], shape: Sequence[int]) -> Any:
+        own = [a.detach() if isinstance(a, self._torch.Tensor) else self._torch.from_dlpack(a) for a in arrays]
+        return self._torch.stack([array.expand(*shape) for array in own], 1)
+
+    def split(self, array: Any) -> list[Any]:
+        return [array[:, m].contiguous() for m in range(array.shape[1])]
 
     def current_stream(self) -> int:
         return int(self._torch.cuda.current_stream(self._device).cuda_stream) if self._cuda else 0
@@ -144,11 +178,11 @@ class CupyFramework(NumpyFramework):
 
     def empty(self, shape: Sequence[int], dtype: int) -> Any:
         with self._cupy.cuda.Device(self._index):
-            return self._cupy.empty(tuple(shape), NUMPY_DTYPE[dtype])
+            return self._cupy.empty(tuple(shape), numpy_dtype(dtype))
 
     def numbers(self, values: np.ndarray, dtype: int) -> Any:
         with self._cupy.cuda.Device(self._index):
-            return self._cupy.asarray(np.ascontiguousarray(values, NUMPY_DTYPE[dtype]))
+            return self._cupy.asarray(np.ascontiguousarray(values, numpy_dtype(dtype)))
 
     def buffer(self, count: int) -> tuple[Any, int]:
         with self._cupy.cuda.Device(self._index):
@@ -157,6 +191,14 @@ class CupyFramework(NumpyFramework):
 
     def repeat_rows(self, array: Any, rows: int) -> Any:
         return self._cupy.ascontiguousarray(self._cupy.broadcast_to(array, (rows, *array.shape)))
+
+    def stack(self, arrays: Sequence[Any], shape: Sequence[int]) -> Any:
+        own = [a if isinstance(a, self._cupy.ndarray) else self._cupy.from_dlpack(a) for a in arrays]
+        wide = [self._cupy.broadcast_to(array, tuple(shape)) for array in own]
+        return self._cupy.ascontiguousarray(self._cupy.stack(wide, 1))
+
+    def split(self, array: Any) -> list[Any]:
+        return [self._cupy.ascontiguousarray(array[:, m]) for m in range(array.shape[1])]
 
     def current_stream(self) -> int:
         return int(self._cupy.cuda.get_current_stream(self._index).ptr)

@@ -27,6 +27,10 @@ examples:
       three classes by brightness or colour, smooth boundaries, volumes free
   segprior segment photo.png --classes 3 --volume 0.2,0.3,0.5 --eps 0.05 --tv 0.1 -o out/
       the darkest class takes 20 % of the image, the next 30 %, the brightest 50 %
+  segprior segment photo.png --classes 3 --volume-bounds 0.1:0.3,0.2:,: -o out/
+      the darkest class takes 10 to 30 %, the next at least 20 %, the brightest whatever is left
+  segprior segment cell.png --classes 2 --star 120,85:1 --threshold-dynamics -o out/
+      the bright class is star-shaped about column 120, row 85; boundaries as threshold dynamics draws them
   segprior segment scan.jpg --classes 2 --volume 0.1,0.9 --tv 0.3 --edge 20 -o out/
       boundaries are drawn to the edges of the image
   segprior segment photo.jpg --classes 4 --metric mahalanobis --eps 1 --tv 2 -o out/
@@ -38,6 +42,9 @@ files written to the output folder (NAME is the image's):
   NAME_overlay.png     the image tinted by class, with boundaries
   NAME_class_K.png     probability of class K: black 0, white 1
 """
+
+
+_TD_LAM = 0.1  # suits grey values in [0, 1], like the default of --tv
 
 
 class _Parser(argparse.ArgumentParser):
@@ -54,12 +61,43 @@ def _fractions(text: str) -> tuple[float, ...]:
         raise argparse.ArgumentTypeError(f"{text!r} is not a comma-separated list of numbers") from None
 
 
+def _bounds(text: str) -> tuple[tuple[float, float], ...]:
+    """LOWER:UPPER,... with 0 and no bound where a side is empty."""
+    try:
+        pairs = [part.split(":") for part in text.split(",")]
+        return tuple((float(lower or 0), float(upper or math.inf)) for lower, upper in pairs)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not LOWER:UPPER per class, separated by commas, as in 0.1:0.3,0.2:,:"
+        ) from None
+
+
+def _star(text: str) -> tuple[float, float, int]:
+    try:
+        center, cls = text.split(":")
+        x, y = center.split(",")
+        return float(x), float(y), int(cls)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not X,Y:CLASS (column, row and class of a centre), as in 120,85:1"
+        ) from None
+
+
+def _weight(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a number; without LAM it must not stand before the image"
+        ) from None
+
+
 def _add_segment(commands: argparse._SubParsersAction[_Parser]) -> None:
     p = commands.add_parser(
         "segment",
         help="segment an image file",
         description="Segments a grey or colour image: k-means finds the classes, the entropic softmax with "
-        "total-variation and volume priors the regions.",
+        "total-variation, threshold-dynamics, volume and star-shape priors the regions.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -75,8 +113,33 @@ def _add_segment(commands: argparse._SubParsersAction[_Parser]) -> None:
         metavar="A,B,...",
         help="fraction of the image per class, sum 1 (free)",
     )
+    p.add_argument(
+        "--volume-bounds",
+        type=_bounds,
+        metavar="LOWER:UPPER,...",
+        help="least and largest fraction of the image per class; an empty side is no bound (free)",
+    )
     p.add_argument("--eps", type=float, default=0.05, help="entropy weight: smaller is crisper (0.05)")
     p.add_argument("--tv", type=float, default=0.1, metavar="LAMBDA", help="weight of boundary length (0.1)")
+    p.add_argument(
+        "--threshold-dynamics",
+        type=_weight,
+        nargs="?",
+        const=_TD_LAM,
+        default=0.0,
+        metavar="LAM",
+        help=f"weight of threshold dynamics, {_TD_LAM} without a number; with --tv 0 instead of TV (0)",
+    )
+    p.add_argument("--td-size", type=int, default=7, help="its kernel: pixels per axis, odd (7)")
+    p.add_argument("--td-sigma", type=float, default=5.0, help="its kernel: width in pixels (5)")
+    p.add_argument(
+        "--star",
+        type=_star,
+        action="append",
+        default=[],
+        metavar="X,Y:CLASS",
+        help="the class is star-shaped about column X, row Y; may be repeated (none)",
+    )
     p.add_argument(
         "--edge",
         type=float,
@@ -101,7 +164,7 @@ def _add_segment(commands: argparse._SubParsersAction[_Parser]) -> None:
 def _parser() -> _Parser:
     parser = _Parser(
         prog="segprior",
-        description="Image segmentation with total-variation and volume priors.",
+        description="Image segmentation with priors on boundaries, volumes and shapes.",
         epilog="'segprior segment --help' has examples.",
     )
     parser.add_argument("--version", action="version", version=f"segprior {__version__}")
@@ -130,10 +193,12 @@ def progress_printer(cap: int) -> Progress:
 
 def volume_table(found: Segmentation) -> str:
     """Volumes asked for and reached, one line per class."""
-    lines = ["class     asked   reached   labelled"]
+    lines = ["class            asked   reached   labelled"]
     for k, (reached, labelled) in enumerate(zip(found.reached, found.labelled)):
-        asked = "free" if found.asked is None else f"{found.asked[k]:.4f}"
-        lines.append(f"{k:5d} {asked:>9} {reached:9.4f}  {labelled:9.4f}")
+        lower, upper = (0, math.inf) if found.asked is None else found.asked[k]
+        asked = f"{lower:.4f}" if lower == upper else f"{lower:.4f}:{upper:.4f}"
+        asked = "free" if (lower, upper) == (0, math.inf) else asked
+        lines.append(f"{k:5d} {asked:>16} {reached:9.4f}  {labelled:9.4f}")
     return "\n".join(lines)
 
 
@@ -166,7 +231,8 @@ def _settings(args: argparse.Namespace) -> Settings:
     from .segment import Settings
 
     names = {field.name for field in dataclasses.fields(Settings)}
-    return Settings(**{name: value for name, value in vars(args).items() if name in names})
+    given = {name: value for name, value in vars(args).items() if name in names}
+    return Settings(**{**given, "star": tuple(args.star)})
 
 
 def _segment(args: argparse.Namespace) -> int:

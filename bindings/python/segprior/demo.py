@@ -1,8 +1,10 @@
-"""``python -m segprior.demo -o out``: the main job on real photographs, and one figure of what volumes do.
+"""``python -m segprior.demo -o out``: the main job on real photographs, and figures of what each prior does.
 
 1. The command line's own `segment` on a photograph, three classes with prescribed volumes.
 2. The experiment of [VPTV] Fig. 5: one photograph, plain softmax, TV-softmax, and VPTV-softmax at three
    prescribed volumes of the object.
+3. The experiment of [VPTV] Fig. 6: a smaller ε makes u binary.
+4. The experiment of [STD] Fig. 6: a noisy object behind a bar; threshold dynamics, star shape, volume.
 
 The photographs come with scikit-image; nothing is downloaded.
 """
@@ -17,12 +19,13 @@ from pathlib import Path
 
 import numpy as np
 
-from . import cli, images
+from . import cli, gallery, images
 from .errors import SegpriorError
 from .segment import Segmentation, Settings, segment
 
 _FRACTIONS = (0.1, 0.2, 0.32)  # of the coins; the last is about what they really cover
 _COINS = Settings(classes=2, eps=0.01, tv=0.1)
+_PART_FRACTION = 0.3  # of the part of the coins where the background is dark
 _OBJECT = 1  # coins are the brighter class
 
 
@@ -52,7 +55,7 @@ def table(found: Sequence[tuple[str, Segmentation]]) -> str:
         f"{'':27} {'asked':>7} {'reached':>8} {'labelled':>9} {'iterations':>11} {'residual':>9} {'time':>8}"
     ]
     for title, run in found:
-        asked = "free" if run.asked is None else f"{run.asked[_OBJECT]:.4f}"
+        asked = "free" if run.asked is None else f"{run.asked[_OBJECT][0]:.4f}"
         lines.append(
             f"{title:27} {asked:>7} {run.reached[_OBJECT]:8.4f} {run.labelled[_OBJECT]:9.4f} "
             f"{run.iterations:11d} {run.residual:9.1e} {run.seconds:6.2f} s"
@@ -62,25 +65,37 @@ def table(found: Sequence[tuple[str, Segmentation]]) -> str:
 
 def draw(path: Path, image: np.ndarray, found: Sequence[tuple[str, Segmentation]]) -> None:
     """The figure: photograph, softmax, TV-softmax above the three VPTV-softmax results."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    ratio = image.shape[0] / image.shape[1]
-    figure = Figure(
-        figsize=(13.5, 2 * 4.4 * ratio + 1.5), layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.1)
-    )  # inches
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(2, 3).ravel()
+    figure, axes = gallery.figure(2, 3, image.shape, 0.75)
     axes[0].imshow(images.rgb8(image))
     axes[0].set_title("photograph", fontsize=13)
     for ax, (title, run) in zip(axes[1:], found):
         ax.imshow(images.overlay(image, run.labels, len(run.u)))
         state = "free" if run.asked is None else "reached"
         ax.set_title(f"{title}\n({state}: {100 * run.reached[_OBJECT]:.1f} %)", fontsize=13)
-    for ax in axes:
-        ax.set_axis_off()
-    images.write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=110))
+    gallery.save(figure, path)
+
+
+def _papers(coins: np.ndarray, output: Path, threads: int | None) -> None:
+    """Figures 6 of both papers, remade."""
+    height, width = coins.shape
+    part = images.normalise(coins[int(0.42 * height) : int(0.84 * height), : 2 * width // 3])
+    print("\ncoins.png, a part: share of pixels with u between 0.05 and 0.95")
+    panels = gallery.entropies(part, _PART_FRACTION, threads)
+    for panel in panels:
+        print(f"{panel.title:27} {gallery.undecided(panel.u):7.4f}")
+    figure = output / "coins_entropy.png"
+    gallery.draw_entropies(figure, part, panels)
+    print(f"wrote {figure}")
+
+    scene = gallery.occluded_star()
+    print("\na noisy object behind a bar: overlap (IoU) with the object, volume over the object's")
+    panels = gallery.shapes(scene, threads)
+    for panel in panels:
+        volume = panel.u.sum(dtype=np.float64) / scene.thing.sum()
+        print(f"{panel.title:27} {gallery.overlap(panel.u, scene.thing):7.4f} {volume:8.4f}")
+    figure = output / "star_shapes.png"
+    gallery.draw_shapes(figure, scene, panels)
+    print(f"wrote {figure}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -105,6 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         figure = args.output / "coins_volumes.png"
         draw(figure, image, found)
         print(f"wrote {figure}")
+        _papers(image, args.output, args.threads)
     except (SegpriorError, OSError, ImportError) as error:
         print(f"segprior.demo: error: {error}", file=sys.stderr)
         return 1

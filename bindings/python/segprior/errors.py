@@ -21,7 +21,7 @@ class InvalidValueError(SegpriorError, ValueError):
 
 
 class InvalidTypeError(SegpriorError, TypeError):
-    """An argument is not an array, or its dtype is neither float32 nor float64."""
+    """An argument is not of the documented type, or its array not of a documented dtype."""
 
 
 class NotSupportedError(SegpriorError, NotImplementedError):

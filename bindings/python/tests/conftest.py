@@ -16,8 +16,10 @@ class Golden:
 
     def __init__(self, name: str) -> None:
         self._folder = GOLDEN / name
-        lines = (self._folder / "case.txt").read_text().splitlines()
-        self._values = {words[0]: words[1:] for words in map(str.split, lines) if words}
+        lines = [line.split() for line in (self._folder / "case.txt").read_text().splitlines()]
+        self._values = {words[0]: words[1:] for words in lines if words}
+        #: (class, step) of each star
+        self.stars = [(int(words[1]), float(words[2])) for words in lines if words and words[0] == "star"]
 
     def __getitem__(self, name: str) -> Any:
         path = self._folder / f"{name}.npy"

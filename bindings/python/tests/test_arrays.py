@@ -99,8 +99,12 @@ def test_inputs_are_not_written(problem: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("array", "text"),
     [
-        (np.zeros((1, 2, 3, 4), np.int32), "features has dtype int32; it must be float32 or float64"),
-        (np.zeros((1, 2, 3, 4), np.float16), "features has dtype float16"),
+        (
+            np.zeros((1, 2, 3, 4), np.int32),
+            "features has dtype int32; it must be float32, float64, float16 or bfloat16",
+        ),
+        (np.zeros((1, 2, 3, 4), np.uint8), "features has dtype uint8"),
+        (np.zeros((1, 2, 3, 4), bool), "features has dtype bool"),
         (np.zeros((1, 2, 3, 4), np.complex64), "features has dtype complex64"),
         (np.zeros((1, 2, 3, 4), ">f4"), "features has dtype >f4"),
         ([[1.0]], "features is list; it must be an array"),
@@ -193,6 +197,12 @@ def check_framework(make: Any, back: Any, kind: type, problem: dict[str, Any]) -
             eps=f(np.array([0.5])),
             tv=segprior.TV(0.7, edge=f(problem["edge"][0])),
             volume=segprior.Volume(f(problem["volume"][0])),
+            td=segprior.ThresholdDynamics(f(np.array([0.3])), kernel=f(np.full((3, 3), 1 / 9))),
+            star=[
+                segprior.Star(0, f(np.array([2.0, 3.0])), f(np.array([0.1]))),
+                segprior.Star(2, f(np.array([[2.0, 3.0], [1.0, 4.0]])), 0.2),
+            ],
+            mask=f(problem["features"][0, 0] < 1),
         )
         again = segprior.softmax(
             f(problem["features"]), eps=0.5, tv=segprior.TV(0.7), volume=None, warm_start=r
@@ -201,7 +211,10 @@ def check_framework(make: Any, back: Any, kind: type, problem: dict[str, Any]) -
 
     (r, (a, g)), (r2, (a2, g2)) = solve(np.ascontiguousarray), solve(make)
     pairs = [(r.u, r2.u), (r.tv_dual, r2.tv_dual), (r.volume_dual, r2.volume_dual), (a.u, a2.u)]
-    pairs += [(getattr(g, n), getattr(g2, n)) for n in ("features", "eps", "tv_edge", "volume")]
+    names = ("features", "eps", "tv_edge", "volume", "td_lam", "td_kernel", "star_tau")
+    pairs += [(getattr(g, n), getattr(g2, n)) for n in names] + [(r.star_dual, r2.star_dual)]
+    pairs += list(zip(g.star_center, g2.star_center))
+    assert [tuple(center.shape) for center in g2.star_center] == [(2,), (2, 2)]
     for expected, found in pairs:
         assert isinstance(found, kind)
         assert tuple(found.shape) == expected.shape
@@ -214,8 +227,8 @@ def test_torch(problem: dict[str, Any]) -> None:
     features = torch.from_numpy(problem["features"]).requires_grad_()
     seen = _arrays.view(features, "features")
     assert seen.tensor.data == features.data_ptr()
-    with pytest.raises(segprior.InvalidTypeError, match="features has dtype torch.bfloat16"):
-        segprior.softmax(features.detach().bfloat16())
+    with pytest.raises(segprior.InvalidTypeError, match="features has dtype torch.int32"):
+        segprior.softmax(features.detach().int())
 
 
 def test_torch_cuda(problem: dict[str, Any]) -> None:

@@ -73,6 +73,58 @@ def test_segment(picture: Path, tmp_path: Path) -> None:
     assert [row[1] for row in table] == [row[2] for row in table] == ["0.2000", "0.3000", "0.5000"]
 
 
+def test_volume_bounds(picture: Path, tmp_path: Path) -> None:
+    arguments = ("segment", picture, "-c", 3, "--eps", 0.05, "--tv", 0.1, "-o", tmp_path / "o")
+    code, out, err = run(*arguments, "--volume-bounds", "0.25:0.4,:0.2,:")
+    assert (code, err) == (0, "")
+    table = [line.split() for line in out.splitlines()[2:5]]
+    assert [row[1] for row in table] == ["0.2500:0.4000", "0.0000:0.2000", "free"]
+    reached = [float(row[2]) for row in table]  # without bounds 0.2, 0.3, 0.5
+    assert 0.25 - 1e-3 < reached[0] < 0.4 and abs(reached[1] - 0.2) < 2e-3
+
+
+def occluded(path: Path) -> np.ndarray:
+    """A dark disc about column 30, row 24, cut by a bright bar, and a dark spot elsewhere; noise. The disc."""
+    rows, columns = np.mgrid[:48, :64]
+    disc = np.hypot(rows - 24, columns - 30) < 15
+    dark = (disc & (abs(columns - 37) > 1)) | (np.hypot(rows - 8, columns - 57) < 4)
+    noisy = np.where(dark, 0.3, 0.7) + np.random.default_rng(4).normal(scale=0.08, size=dark.shape)
+    Image.fromarray(np.rint(255 * noisy.clip(0, 1)).astype(np.uint8)).save(path)
+    return np.asarray(disc)
+
+
+def test_star(tmp_path: Path) -> None:
+    """The bar is filled, the spot goes: neither is star-shaped about the centre."""
+    disc = occluded(tmp_path / "disc.png")
+    arguments = ("segment", tmp_path / "disc.png", "-q", "--tv", 0.05, "-o", tmp_path / "o")
+    labels = []
+    for more in ((), ("--star", "30,24:0")):
+        code, _, err = run(*arguments, *more)
+        assert (code, err) == (0, "")
+        labels.append(np.load(tmp_path / "o" / "disc_labels.npy"))
+    free, star = labels
+    assert (free[19:30, 37] == 1).all() and (free[6:11, 55:60] == 0).all()
+    assert (star[19:30, 37] == 0).all() and (star[6:11, 55:60] == 1).all()
+    right = [((found == 0) == disc).mean() for found in (free, star)]
+    assert right[1] > right[0] + 0.02, right
+
+
+def test_threshold_dynamics(picture: Path, tmp_path: Path) -> None:
+    truth = np.repeat([0, 1, 2], [20, 30, 50])
+    arguments = ("segment", picture, "-c", 3, "--tv", 0, "-q", "-o", tmp_path / "o")
+    rates = []
+    for more in (
+        (),
+        ("--threshold-dynamics",),
+        ("--threshold-dynamics=0.1", "--td-size", 7),
+        ("--threshold-dynamics", 0.2, "--td-size", 3, "--td-sigma", 1),
+    ):
+        code, _, err = run(*arguments, *more)
+        assert (code, err) == (0, "")
+        rates.append((np.load(tmp_path / "o" / "stripes_labels.npy") == truth).mean())
+    assert rates[0] < 0.95 and rates[1] > 0.99 and rates[1] == rates[2] and rates[3] > 0.98
+
+
 def test_volumes_are_free_without_the_option(picture: Path, tmp_path: Path) -> None:
     code, out, _ = run("segment", picture, "-c", 2, "-o", tmp_path / "o")
     assert code == 0 and [line.split()[1] for line in out.splitlines()[2:4]] == ["free", "free"]
@@ -171,6 +223,26 @@ def test_wrong_arguments(picture: Path, tmp_path: Path) -> None:
         ((picture, "-v", "1.5,-0.5"), "volume = 1.5,-0.5; fractions must be >= 0"),
         ((picture, "-v", "nan,1"), "volume = nan,1; fractions must be >= 0"),
         ((picture, "-v", "a,b"), "argument -v/--volume: 'a,b' is not a comma-separated list of numbers"),
+        ((picture, "--volume-bounds", "0.1:0.2"), "volume_bounds has 1 pairs for 2 classes"),
+        ((picture, "--volume-bounds", "0.5:0.2,:"), "volume_bounds of class 0 = 0.5:0.2; it must be 0 <= lower <="),
+        ((picture, "--volume-bounds", ":0.3,:0.3"), "volume_bounds allow 0 to 0.6 of the image in all; 1 must"),
+        ((picture, "--volume-bounds", "nan:,:"), "volume_bounds of class 0 = nan:inf; it must be"),
+        (
+            (picture, "--volume-bounds", "0.1,0.2"),
+            "argument --volume-bounds: '0.1,0.2' is not LOWER:UPPER per class, separated by commas",
+        ),
+        (
+            (picture, "-v", "0.5,0.5", "--volume-bounds", ":,:"),
+            "volume and volume_bounds are both given; they exclude each other",
+        ),
+        ((picture, "--star", "3,4"), "argument --star: '3,4' is not X,Y:CLASS"),
+        ((picture, "--star", "3,4:2"), "star = 3,4:2; the class must be 0 .. 1"),
+        ((picture, "--star", "nan,4:1"), "star = nan,4:1; the centre must be finite"),
+        ((picture, "--star", "3,4:1", "--star", "5,6:1"), "star = 5,6:1; class 1 has a star already"),
+        ((picture, "--threshold-dynamics", "-1"), "threshold_dynamics = -1.0; it must be >= 0"),
+        (("--threshold-dynamics", picture), "is not a number; without LAM it must not stand before the image"),
+        ((picture, "--td-size", "4"), "td_size = 4; it must be odd, 1 .. 15"),
+        ((picture, "--td-sigma", "0"), "td_sigma = 0.0; it must be > 0"),
         ((picture, "-c", "1"), "classes = 1; it must be 2 .. 256"),
         ((picture, "-c", "x"), "argument -c/--classes: invalid int value: 'x'"),
         ((picture, "--eps", "0"), "eps = 0.0; it must be > 0"),
@@ -245,9 +317,8 @@ def test_palette() -> None:
 def test_settings_are_the_command_lines_defaults() -> None:
     """Help text and `Settings` name the same numbers."""
     args = cli._parser().parse_args(["segment", "x.png"])
-    for field in dataclasses.fields(Settings):
-        if hasattr(args, field.name):
-            assert getattr(args, field.name) == field.default, field.name
+    assert cli._settings(args) == Settings()
+    assert {field.name for field in dataclasses.fields(Settings)} - set(vars(args)) == {"chunk"}
 
 
 def test_console_script_runs() -> None:
@@ -284,6 +355,13 @@ def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
             asked, reached = line.split()[4:6]
             assert abs(float(asked) - float(reached)) < 1e-3
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert {"camera_labels.png", "camera_overlay.png", "camera_class_2.png", "coins_volumes.png"} <= names
-    with Image.open(tmp_path / "out" / "coins_volumes.png") as figure:
-        assert figure.width > 1200 and np.asarray(figure).std() > 20
+    assert {"camera_labels.png", "camera_overlay.png", "camera_class_2.png"} <= names
+    for name in ("coins_volumes.png", "coins_entropy.png", "star_shapes.png"):
+        with Image.open(tmp_path / "out" / name) as figure:
+            assert figure.width > 1200 and np.asarray(figure).std() > 20
+    rows = {line[:27].strip(): line[27:].split() for line in out.splitlines()}  # the last of each title
+    undecided = [float(rows[f"ε = {eps:g}"][0]) for eps in (0.2, 0.1, 0.05, 0.02, 0.01)]
+    assert undecided == sorted(undecided, reverse=True) and undecided[0] > 0.9 and undecided[-1] < 0.1
+    overlap = [float(rows[title][0]) for title in ("softmax", "STD", "VP-STD", "SS-STD")]
+    assert overlap == sorted(overlap) and overlap[-2] < 0.92 < overlap[-1]
+    assert abs(float(rows["VP-STD"][1]) - 1) < 2e-3

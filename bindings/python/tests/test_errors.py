@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 
 import segprior
-from segprior import TV, Volume, _ffi
+from segprior import TV, Star, ThresholdDynamics, Volume, _ffi, presets
 from segprior.errors import from_status
 
 O = np.zeros((2, 3, 6, 7))  # noqa: E741 - the features
 NAN = float("nan")
+TD = ThresholdDynamics
+STAR = {"star": [Star(1, (1, 1))]}
 
 
 def softmax(**arguments: Any) -> segprior.Result:
@@ -73,15 +75,60 @@ VALUE: list[tuple[Callable[[], Any], str]] = [
     (lambda: softmax(tv=TV(), warm_start=(O, None)), r"init_tv_dual.*\[2, 3, 6, 7\].*\[2, 3, 2, 6, 7\]"),
     (lambda: softmax(warm_start=(None, np.zeros((2, 3)))), r"init_volume_dual"),
     (lambda: backward(np.zeros((2, 3, 6, 6))), r"grad_u.*\[2, 3, 6, 6\].*\[2, 3, 6, 7\]"),
-    (lambda: backward(mode="implicit"), r"mode is 'implicit'; it must be 'unrolled' or 'last'"),
-    (lambda: backward(mode=["last"]), r"mode is \['last'\]; it must be 'unrolled' or 'last'"),
-    (lambda: backward(wanted=[["eps"]]), r"wanted has \['eps'\]; this call"),
+    (lambda: backward(mode="exact"), r"mode is 'exact'; it must be 'unrolled', 'implicit' or 'last'"),
+    (lambda: backward(mode=["last"]), r"mode is \['last'\]; it must be 'unrolled', 'implicit' or 'last'"),
+    (lambda: backward(wanted=[["eps"]]), r"wanted has \['eps'\]; mode 'unrolled' of this call"),
     (lambda: backward(checkpoint=0), r"mode 'unrolled' needs .* checkpoint=0"),
-    (lambda: backward(wanted=["volume"]), r"wanted has 'volume'; this call has gradients for features, eps"),
+    (lambda: backward(mode="implicit", checkpoint=0), r"mode 'implicit' needs .* checkpoint=0"),
+    (lambda: backward(tol=1e-3), r"tol = 0.001 is for mode 'implicit' only; mode is 'unrolled'"),
+    (lambda: backward(mode="last", max_iters=9), r"max_iters = 9 is for mode 'implicit' only"),
+    (lambda: backward(mode="implicit", tol=0), r"tol = 0.0; it must be > 0"),
+    (lambda: backward(mode="implicit", tol=float("inf")), r"implicit_tolerance = inf"),
+    (lambda: backward(mode="implicit", max_iters=0), r"max_iters = 0; it must be an integer >= 1"),
+    (lambda: backward(wanted=["volume"]), r"wanted has 'volume'; .* has gradients for features, eps"),
     (
         lambda: backward(mode="last", wanted=["eps"]),
-        r"wanted has 'eps'; this call has gradients for features$",
+        r"wanted has 'eps'; mode 'last' of this call has gradients for features$",
     ),
+    (
+        lambda: backward(mode="implicit", wanted=["tv_tau"]),
+        r"wanted has 'tv_tau'; mode 'implicit' of this call has gradients for features, eps, tv_lam$",
+    ),
+    (lambda: softmax(td=TD(lam=-1)), r"td_lam = -1 must be >= 0"),
+    (lambda: softmax(td=TD(lam=np.ones(2))), r"td_lam has shape \(2,\); it must have one element"),
+    (lambda: softmax(td=TD(size=0)), r"td_size = 0; it must be an integer >= 1"),
+    (lambda: softmax(td=TD(size=4)), r"td_size = 4 must be odd, 1 to 15"),
+    (lambda: softmax(td=TD(size=17)), r"td_size = 17 must be odd, 1 to 15"),
+    (lambda: softmax(td=TD(sigma=0)), r"td_sigma = 0 must be > 0"),
+    (lambda: softmax(td=TD(sigma=NAN)), r"td_sigma = nan"),
+    (lambda: softmax(td=TD(kernel=np.ones((3, 4)))), r"td_kernel: extent 4 of spatial axis 1 must be odd"),
+    (lambda: softmax(td=TD(kernel=np.ones((17, 3)))), r"td_kernel: extent 17 of spatial axis 0"),
+    (lambda: softmax(td=TD(kernel=np.ones((2, 3, 3)))), r"td_kernel: extent 2 of axis 0 must be the number"),
+    (lambda: softmax(td=TD(kernel=[1, 2, 1])), r"td_kernel: ndim = 1 must be 2, or 3"),
+    (lambda: softmax(td=TD(edge=np.ones((7, 6)))), r"td_edge.*\[1, 7, 6\].*\[1, 6, 7\]"),
+    (lambda: softmax(star=[Star(3, (1, 1))]), r"star\[0\].cls = 3 must be 0 to 2"),
+    (lambda: softmax(star=[Star(-1, (1, 1))]), r"star\[0\].cls = -1; it must be an integer >= 0"),
+    (lambda: softmax(star=[Star(1, (1, 1)), Star(1, (2, 2))]), r"star\[1\].cls = 1 must not be repeated"),
+    (lambda: softmax(star=[Star(1, (1, 1, 1))]), r"star\[0\].center has shape \(3,\); it must be \[2\] or"),
+    (lambda: softmax(star=[Star(1, np.ones((1, 2)))]), r"star\[0\].center has shape \(1, 2\).*\[2, 2\]"),
+    (lambda: softmax(star=[Star(1, (1, 1), 0)]), r"star\[0\].tau = 0.0; it must be > 0"),
+    (lambda: softmax(star=[Star(1, (1, 1), np.ones(3))]), r"star\[0\].tau has shape \(3,\)"),
+    (lambda: softmax(star=[Star(0, (1, 1), 1.0), Star(1, (1, 1))]), r"star\[1\].tau is None; give a step"),
+    (lambda: softmax(mask=np.ones((7, 6), bool)), r"mask.*\[1, 7, 6\].*\[1, 6, 7\]"),
+    (lambda: softmax(mask=np.ones((3, 6, 7), bool)), r"mask.*\[3, 6, 7\].*\[2, 6, 7\]"),
+    (lambda: softmax(path=1), r"path is 1; it must be 'auto'"),
+    (lambda: softmax(path="fast"), r"path is 'fast'; it must be 'auto', 'streaming', 'on_chip'"),
+    (lambda: softmax(warm_start=(None, None, O)), r"init_star_dual"),
+    (lambda: softmax(**STAR, warm_start=(None, None, O)), r"init_star_dual.*\[2, 1, 6, 7\]"),
+    (
+        lambda: softmax(star=[Star(0, (1, 1))], warm_start=softmax(**STAR)),
+        r"warm_start has the star classes \(1,\); this call has \(0,\)",
+    ),
+    (lambda: presets.emtv(np.full((4, 4), NAN), 2), r"image holds NaN"),
+    (lambda: presets.emtv(np.ones(()), 2), r"image has shape \(\); it must have 1 to 3 spatial axes"),
+    (lambda: presets.emtv(O[0, 0], 2, sweeps=0), r"sweeps = 0; it must be an integer >= 1"),
+    (lambda: presets.emtv(O[0, 0], 1), r"classes = 1; it must be an integer >= 2"),
+    (lambda: presets.emtv(O[0, 0], 2, mask=np.ones(3)), r"mask has shape \(3,\); it must be \(6, 7\)"),
 ]
 
 TYPE: list[tuple[Callable[[], Any], str]] = [
@@ -109,10 +156,24 @@ TYPE: list[tuple[Callable[[], Any], str]] = [
     (lambda: softmax(tv=0.5), r"tv is float; it must be segprior.TV"),
     (lambda: softmax(tv=TV(edge=np.ones((6, 7), np.float32))), r"tv_edge.*dtype"),
     (lambda: softmax(tv=TV(edge=np.ones((6, 7), int))), r"tv_edge has dtype int64"),
+    (lambda: softmax(td=0.5), r"td is float; it must be segprior.ThresholdDynamics"),
+    (lambda: softmax(td=TD(lam="a")), r"td_lam is 'a'; it must be a number"),
+    (lambda: softmax(td=TD(size="a")), r"td_size is 'a'; it must be an integer"),
+    (lambda: softmax(td=TD(kernel="ab")), r"td_kernel must be an array or numbers \[\*K\] or \[I, \*K\]"),
+    (lambda: softmax(td=TD(kernel=np.ones((3, 3), int))), r"td_kernel has dtype int64"),
+    (lambda: softmax(td=TD(edge=np.ones((6, 7), np.float16))), r"td_edge has dtype float16"),
+    (lambda: softmax(star=Star(1, (1, 1))), r"star is Star; it must be a list of segprior.Star"),
+    (lambda: softmax(star=[(1, 1)]), r"star\[0\] is tuple; it must be a list of segprior.Star"),
+    (lambda: softmax(star=[Star("a", (1, 1))]), r"star\[0\].cls is 'a'; it must be an integer"),
+    (lambda: softmax(star=[Star(1, "ab")]), r"star\[0\].center must be an array or numbers"),
+    (lambda: softmax(star=[Star(1, np.ones(2, np.float32))]), r"center has dtype float32; it must be float64"),
+    (lambda: softmax(star=[Star(1, (1, 1), "a")]), r"star\[0\].tau is 'a'; it must be a number"),
+    (lambda: softmax(mask=O[0, 0]), r"mask has dtype float64; it must be bool or uint8"),
+    (lambda: softmax(mask=[[1]]), r"mask is list; it must be an array"),
     (lambda: softmax(volume=[1, 2, 3]), r"volume is list; it must be segprior.Volume"),
     (lambda: softmax(volume=Volume(np.array([1, 2, 3]))), r"volume has dtype int64"),
     (lambda: softmax(volume=Volume(["a", "b", "c"])), r"volume must be an array or numbers"),
-    (lambda: softmax(warm_start=O), r"warm_start must be a Result or a pair"),
+    (lambda: softmax(warm_start=O), r"warm_start must be a Result, \(tv_dual, volume_dual\) or"),
     (lambda: softmax(spacing=["a", 1]), r"spacing\[0\] is 'a'"),
     (lambda: backward(O.astype(np.float32)), r"grad_u.*dtype"),
     (lambda: backward(None), r"grad_u is NoneType"),

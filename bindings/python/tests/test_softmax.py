@@ -271,7 +271,10 @@ def test_structs_match_the_headers() -> None:
     constants = {n: int(v) for n, v in re.findall(r"\bSEGPRIOR_(\w+) =\s*(\d+)", text)}
     for status in segprior.Status:
         assert constants[status.name] == status.value
-    for name in ("CPU", "CUDA", "FLOAT32", "FLOAT64", "BACKWARD_LAST", "BACKWARD_UNROLLED"):
+    kinds = ("CPU", "CUDA", "FLOAT", "BFLOAT", "UINT", "BACKWARD_", "PATH_")
+    names = [name for name in constants if name.startswith(kinds)]
+    assert len(names) == 13
+    for name in names:
         assert constants[name] == getattr(_ffi, name)
 
 

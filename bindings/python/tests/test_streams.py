@@ -43,6 +43,10 @@ class Recorder(NumpyFramework):
         self.log.append(("repeat_rows", self.current))
         return super().repeat_rows(array, rows)
 
+    def stack(self, arrays: Sequence[Any], shape: Sequence[int]) -> Any:
+        self.log.append(("stack", self.current))
+        return super().stack(arrays, shape)
+
     def wait(self, waiting: int, other: int) -> None:
         self.log.append(("wait", waiting, other))
 
@@ -71,6 +75,15 @@ def test_volumes_are_repeated_on_the_stream_that_reads_them(recorder: Recorder) 
     repeated = _arrays.repeat_rows(volume, source, 2, 9)
     assert recorder.log == [("repeat_rows", 9)]
     assert repeated.to_numpy().tolist() == [[1, 2, 3], [1, 2, 3]]
+
+
+def test_star_centers_are_stacked_on_the_stream_that_reads_them(recorder: Recorder) -> None:
+    centers = [np.array([1.0, 2.0]), np.array([[3.0, 4.0], [5.0, 6.0]])]
+    sources = [_arrays.view(center, "center") for center in centers]
+    sources[0].device = _ffi.DeviceKey(_ffi.CUDA, 0)
+    stacked = _arrays.stack(centers, sources, (2, 2), 9)
+    assert recorder.log == [("stack", 9)]
+    assert stacked.to_numpy().tolist() == [[[1, 2], [3, 4]], [[1, 2], [5, 6]]]
 
 
 def test_everything_stays_on_one_stream(recorder: Recorder, problem: dict[str, Any]) -> None:
