@@ -21,15 +21,6 @@ const Backend &backend_of(const segprior_context &context) {
   return kCpu;
 }
 
-size_t saved_bytes_of(const Problem &p) {
-  Arena arena;
-  if (p.dtype == DType::f32)
-    carve_saved<float>(p, arena);
-  else
-    carve_saved<double>(p, arena);
-  return arena.used();
-}
-
 void check_size(const char *name, size_t given, size_t needed) {
   if (given < needed)
     reject(SEGPRIOR_ERROR_BUFFER_TOO_SMALL, std::string(name) + " = " + std::to_string(given) +
@@ -51,6 +42,7 @@ segprior_status segprior_softmax_workspace_size(segprior_context *context, const
                                                 size_t *backward_bytes) {
   return guard([&] {
     const Use use(context);
+    const DeviceScope scope(context->device);  // CUDA: the path depends on the device
     const Call call(*context, opts, inputs, true);
     const Backend &backend = backend_of(*context);
     const int threads = context->cpu_threads();
@@ -69,7 +61,7 @@ segprior_status segprior_softmax_saved_size(segprior_context *context, const seg
     const Use use(context);
     const Call call(*context, opts, inputs, true);
     if (!saved_bytes) reject(SEGPRIOR_ERROR_NULL_POINTER, "saved_bytes is NULL");
-    *saved_bytes = call.empty() ? 0 : saved_bytes_of(call.problem);
+    *saved_bytes = call.empty() ? 0 : staged_saved_bytes(call.problem);
   });
 }
 
@@ -87,7 +79,7 @@ segprior_status segprior_softmax_forward(segprior_context *context, const segpri
     if (call.empty()) return;
     const Backend &backend = backend_of(*context);
     const int threads = context->cpu_threads();
-    const size_t needed = staged_forward_workspace(backend, p, threads), saved_needed = saved_bytes_of(p);
+    const size_t needed = staged_forward_workspace(backend, p, threads), saved_needed = staged_saved_bytes(p);
     check_size("workspace_bytes", workspace_bytes, needed);
     check_size("saved_bytes", saved_bytes, saved_needed);
     a.output_bytes("workspace", workspace, needed, Arena::kAlignment);
@@ -123,7 +115,7 @@ segprior_status segprior_softmax_backward(segprior_context *context, const segpr
     check_size("workspace_bytes", workspace_bytes, needed);
     if (needed > 0) a.output_bytes("workspace", workspace, needed, Arena::kAlignment);
     if (mode != Mode::last) {
-      const size_t saved_needed = saved_bytes_of(p);
+      const size_t saved_needed = staged_saved_bytes(p);
       check_size("saved_bytes", saved_bytes, saved_needed);
       a.input_bytes("saved", saved, saved_needed, Arena::kAlignment);
     }

@@ -63,7 +63,7 @@ void check_opts(const segprior_softmax_opts &o, const segprior_softmax_inputs &i
           "SEGPRIOR_PATH_AUTO (0), _STREAMING (1) or _ON_CHIP (2)");
   require(in.star_tau || not_negative(o.star_tau), "star_tau", o.star_tau, ">= 0 and finite");
   require(o.implicit_iterations >= 1, "implicit_iterations", o.implicit_iterations, ">= 1");
-  require(o.reserved2 == 0, "reserved2", o.reserved2, "0");
+  require(flag(o.compact_saved), "compact_saved", o.compact_saved, "0 or 1");
   require(positive(o.implicit_tolerance), "implicit_tolerance", o.implicit_tolerance, "> 0 and finite");
 }
 
@@ -154,6 +154,10 @@ Call::Call(const segprior_context &context, const segprior_softmax_opts *opts_in
   read_volume();
   read_threshold_dynamics();
   read_stars();
+  p.compact_saved = opts.compact_saved == 1;
+  // The bounds of the fixed point are those of a dual that the iteration has made.
+  if (p.compact_saved && (p.has_init_tv || p.has_init_volume || p.star.has_init))
+    reject(SEGPRIOR_ERROR_NOT_SUPPORTED, "opts.compact_saved = 1 cannot be combined with a warm start");
   if (inputs.mask) {
     p.has_mask = true;
     p.mask =
@@ -176,14 +180,14 @@ const void *Call::read_shareable(const char *name, const segprior_tensor *tensor
 
 void Call::read_tv() {
   Problem &p = problem;
-  p.lam = {arguments.input("inputs.tv_lam", inputs.tv_lam, kOne), opts.tv_lam};
-  p.tau = {arguments.input("inputs.tv_tau", inputs.tv_tau, kOne), opts.tv_tau};
-  // A size query has no data to point at, but must see that the step is not the default one.
-  if (inputs.tv_tau && !p.tau.device) p.tau.host = 1;
   needs("inputs.tv_lam", inputs.tv_lam, p.tv, "opts.tv = 1");
   needs("inputs.tv_tau", inputs.tv_tau, p.tv, "opts.tv = 1");
   needs("inputs.tv_edge", inputs.tv_edge, p.tv, "opts.tv = 1");
   needs("inputs.init_tv_dual", inputs.init_tv_dual, p.tv, "opts.tv = 1");
+  p.lam = {arguments.input("inputs.tv_lam", inputs.tv_lam, kOne), opts.tv_lam};
+  p.tau = {arguments.input("inputs.tv_tau", inputs.tv_tau, kOne), opts.tv_tau};
+  // A size query has no data to point at, but must see that the step is not the default one.
+  if (inputs.tv_tau && !p.tau.device) p.tau.host = 1;
   p.has_edge = inputs.tv_edge != nullptr;
   if (p.has_edge) p.edge = read_shareable("inputs.tv_edge", inputs.tv_edge, p.edge_shared, Kind::parameter);
   p.has_init_tv = inputs.init_tv_dual != nullptr;

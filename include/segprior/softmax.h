@@ -107,9 +107,11 @@ typedef struct segprior_softmax_opts {
                       that for several, and half again (of tv_tau's default too) if the TV prior is on
                       as well or when accelerated; unused if inputs.star_tau is given. 0 */
   int32_t implicit_iterations; /* cap of the implicit backward's iterations, >= 1. 1000 */
-  int32_t reserved2;           /* must be 0 */
-  double implicit_tolerance;   /* > 0: an image's implicit backward stops when its residual, relative to its
-                                  start, is below it. 1e-6 */
+  int32_t compact_saved; /* 1: `saved` holds TV duals and u as 16-bit fixed point: about half the bytes. Error
+                            of a dual <= tv_lam e / 65534 (three times that when accelerated), of u <= 1 /
+                            131070; the full state is in the workspaces meanwhile. Not with a warm start. 0 */
+  double implicit_tolerance; /* > 0: an image's implicit backward stops when its residual, relative to its
+                                start, is below it. 1e-6 */
 } segprior_softmax_opts;
 
 /* Fills *opts with the defaults above. struct_size = sizeof(segprior_softmax_opts) as the caller compiled it.

@@ -98,6 +98,7 @@ struct Problem {
   double implicit_tolerance;
   ThresholdDynamics td;
   Stars star;
+  bool compact_saved;  // kernels/softmax/softmax_stage.h packs and unpacks; backends see the full form
   bool has_mask, mask_shared;
   const uint8_t *mask;   // [B, J] or [1, J]; 0: masked. Features hold 0 there, not the caller's values
   Scalar eps, lam, tau;  // tau.host == 0 and no device value: the default step
@@ -142,6 +143,7 @@ struct Saved {
   int64_t part_size;    // B * I * nd * J elements
   int64_t star_size;    // B * M * J elements
   int64_t u_size;       // B * I * J elements; 0: u is not kept
+  size_t packed_bytes;  // of slots and u_slots, which the compact form replaces; the rest follows
   T *slots;             // [checkpoints + 1][parts][B, I, nd, J]
   T *star_slots;        // [checkpoints + 1][star_parts][B, M, J]
   T *u_slots;           // [checkpoints + 1][B, I, J]
@@ -166,11 +168,12 @@ Saved<T> carve_saved(const Problem &p, Arena &arena) {
   s.parts = p.tv ? (p.accelerate ? 2 : 1) : 0;
   s.part_size = per_item * g.nd * g.voxels();
   s.slots = arena.take<T>(s.parts * s.part_size, s.checkpoints + 1);
+  s.u_size = p.keeps_u() ? per_item * g.voxels() : 0;
+  s.u_slots = arena.take<T>(s.u_size, s.checkpoints + 1);
+  s.packed_bytes = arena.used();
   s.star_parts = p.star.count > 0 ? (p.accelerate ? 2 : 1) : 0;
   s.star_size = p.star_size();
   s.star_slots = arena.take<T>(s.star_parts * s.star_size, s.checkpoints + 1);
-  s.u_size = p.keeps_u() ? per_item * g.voxels() : 0;
-  s.u_slots = arena.take<T>(s.u_size, s.checkpoints + 1);
   if (p.volume != Volume::none) {
     s.volume_dual = arena.take<double>(per_item, t + 1);
     s.log_mass = arena.take<double>(per_item, t);
@@ -207,6 +210,9 @@ struct Backend {
   // voxels become 0. store: rounds to nearest even.
   void (*load)(const Problem &, const void *tensor, void *array, int threads, void *stream);
   void (*store)(const Problem &, const void *array, void *tensor, int threads, void *stream);
+  // Between the full form of `saved` and the compact one of softmax_pack.h.
+  void (*pack)(const Problem &, const void *full, void *compact, int threads, void *stream);
+  void (*unpack)(const Problem &, const void *compact, void *full, int threads, void *stream);
 };
 
 extern const Backend kCpu;

@@ -39,14 +39,31 @@ void dual_change(int classes, const double *f_new, const double *f_old, double e
     shift[i] = static_cast<T>(std::isinf(f_old[i]) ? 0 : (f_new[i] - f_old[i]) / eps);
 }
 
+// softmax_pack_cpu.cpp
+template <class T>
+void pack(const Problem &, const void *full_saved, void *compact, int threads);
+template <class T>
+void unpack(const Problem &, const void *compact, void *full_saved, int threads);
+
 template <class T>
 size_t forward_workspace(const Problem &, int threads);
 template <class T>
-size_t backward_workspace(const Problem &, Mode, int threads);
+size_t backward_workspace(const Problem &, int threads);
 template <class T>
 void forward(const Problem &, const Outputs &, void *workspace, void *saved, int threads);
 template <class T>
 void backward_unrolled(const Problem &, const void *grad_u, const Grads &, void *workspace, const void *saved,
+                       int threads);
+// Unrolled or implicit backward of problems that keep u (threshold dynamics, star shapes); its workspace is
+// backward_workspace.
+template <class T>
+void backward_mixed(const Problem &, Mode, const void *grad_u, const Grads &, void *workspace,
+                    const void *saved, int threads);
+// Implicit backward of TV and volume alone.
+template <class T>
+size_t implicit_workspace(const Problem &, int threads);
+template <class T>
+void backward_implicit(const Problem &, const void *grad_u, const Grads &, void *workspace, const void *saved,
                        int threads);
 template <class T>
 void backward_last(const Problem &, const void *u, const void *grad_u, const Grads &, int threads);

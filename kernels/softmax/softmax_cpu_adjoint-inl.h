@@ -53,14 +53,14 @@ HWY_INLINE void softmax_adjoint(const RowShape<T> &s, int64_t n, const T *probab
   }
 }
 
-// probability <- S(logits + shift) of one block, left in scratch.values.
+// probability <- S(logits + shift) of the block at column x0, left in scratch.values.
 template <class T>
 HWY_INLINE void block_softmax(const RowShape<T> &s, const Scratch<T> &scratch, const T *logits,
-                              const T *shift, int64_t n) {
+                              const T *shift, int64_t x0, int64_t n) {
   T *max = scratch.row[0], *sum = scratch.row[1];
-  load_logits(s, n, scratch.block, logits, T{1}, shift, scratch.values, max);
+  load_logits(s, n, scratch.block, logits + x0, T{1}, shift, scratch.values, max);
   exponentials(s.classes, n, scratch.block, scratch.values, max, sum);
-  reciprocal(n, sum);
+  reciprocal(n, sum, valid_from(s, x0));
   for (int i = 0; i < s.classes; ++i) {
     T *p = scratch.values + i * scratch.block;
     for_columns<T>(0, n, [&](auto d, int64_t x) HWY_ATTR {
@@ -75,17 +75,20 @@ void adjoint_softmax_nd(const AdjointSoftmaxRow<T> &r) {
   const Scratch<T> scratch(s);
   for (int64_t x0 = 0; x0 < s.columns; x0 += scratch.block) {
     const int64_t n = HWY_MIN(scratch.block, s.columns - x0);
-    if (!r.u) block_softmax(s, scratch, r.logits + x0, r.shift, n);
+    if (!r.u) block_softmax(s, scratch, r.logits, r.shift, x0, n);
     for (int i = 0; i < s.classes; ++i) {
       T *grad = scratch.more + i * scratch.block;
+      const T *from = r.grad_u ? r.grad_u + i * s.voxels + x0 : nullptr;
       if constexpr (ND == 0) {
-        const T *from = r.grad_u + i * s.voxels + x0;
         for_columns<T>(0, n,
                        [&](auto d, int64_t x) HWY_ATTR { hn::StoreU(hn::LoadU(d, from + x), d, grad + x); });
       } else {
         for_divergence<ND>(s.inv_spacing, dual_of_class(s, r.dual, i), x0, x0 + n,
-                           [&](auto d, int64_t x, auto div)
-                               HWY_ATTR { hn::StoreU(hn::Mul(hn::Set(d, r.tau), div), d, grad + x - x0); });
+                           [&](auto d, int64_t x, auto div) HWY_ATTR {
+                             auto value = hn::Mul(hn::Set(d, r.tau), div);
+                             if (from) value = hn::Add(value, hn::LoadU(d, from + x - x0));
+                             hn::StoreU(value, d, grad + x - x0);
+                           });
       }
     }
     const T *grads = scratch.more;
@@ -99,7 +102,7 @@ void adjoint_softmax_nd(const AdjointSoftmaxRow<T> &r) {
 
 template <class T>
 void adjoint_softmax(const AdjointSoftmaxRow<T> &r) {
-  switch (r.grad_u ? 0 : r.shape.nd) {
+  switch (r.dual.v ? r.shape.nd : 0) {
     case 0:
       return adjoint_softmax_nd<0>(r);
     case 1:
@@ -117,15 +120,15 @@ void adjoint_volume(const AdjointVolumeRow<T> &r) {
   const Scratch<T> scratch(s);
   for (int64_t x0 = 0; x0 < s.columns; x0 += scratch.block) {
     const int64_t n = HWY_MIN(scratch.block, s.columns - x0);
-    block_softmax(s, scratch, r.logits + x0, static_cast<const T *>(nullptr), n);
+    if (!r.w) block_softmax(s, scratch, r.logits, static_cast<const T *>(nullptr), x0, n);
     softmax_adjoint<true>(
-        s, n, scratch.values, scratch.block, scratch.row[2], r.inv_eps,
+        s, n, r.w ? r.w + x0 : scratch.values, r.w ? s.voxels : scratch.block, scratch.row[2], r.inv_eps,
         [&](auto d, int i, int64_t) HWY_ATTR { return hn::Set(d, r.grad_w[i]); }, r.grad_logits + x0,
         r.grad_features ? r.grad_features + x0 : nullptr, r.sum, r.log_w);
   }
 }
 
-template <int ND, bool ACCELERATE, class T>
+template <int ND, bool ACCELERATE, bool MASK, class T>
 void adjoint_dual_nd(const AdjointDualRow<T> &r) {
   const RowShape<T> &s = r.shape;
   Total<T> tau_total;
@@ -158,10 +161,16 @@ void adjoint_dual_nd(const AdjointDualRow<T> &r) {
         prefetch_next_row(s, v[c] + x);
         prefetch_next_row(s, static_cast<const T *>(grad_y[c]) + x);
         slope[c] = hn::Sub(u_ahead, u_here);
+        V rise = hn::Sub(g_ahead, g_here);
+        if constexpr (MASK) {
+          const V link = hn::LoadU(d, s.link + c * s.voxels + x);
+          slope[c] = hn::Mul(slope[c], link);
+          rise = hn::Mul(rise, link);
+        }
         y[c] = hn::NegMulAdd(hn::Set(d, step[c]), slope[c], hn::LoadU(d, v[c] + x));
         square = hn::MulAdd(y[c], y[c], square);
         // The gradient of v_t+1: its own step's, and -grad of the gradient of div v, which is -R.
-        grad_q[c] = hn::MulAdd(hn::Sub(g_ahead, g_here), inv_h, hn::LoadU(d, grad_y[c] + x));
+        grad_q[c] = hn::MulAdd(rise, inv_h, hn::LoadU(d, grad_y[c] + x));
         if constexpr (ACCELERATE) {
           const V later = hn::LoadU(d, grad_v[c] + x);
           hn::StoreU(grad_q[c], d, grad_v[c] + x);
@@ -192,15 +201,20 @@ void adjoint_dual_nd(const AdjointDualRow<T> &r) {
   *r.tau_sum += tau_total.get();
 }
 
+template <int ND, bool MASK, class T>
+void adjoint_dual_any(const AdjointDualRow<T> &r) {
+  r.accelerate ? adjoint_dual_nd<ND, true, MASK>(r) : adjoint_dual_nd<ND, false, MASK>(r);
+}
+
 template <class T>
 void adjoint_dual(const AdjointDualRow<T> &r) {
   switch (r.shape.nd) {
     case 1:
-      return r.accelerate ? adjoint_dual_nd<1, true>(r) : adjoint_dual_nd<1, false>(r);
+      return r.shape.link ? adjoint_dual_any<1, true>(r) : adjoint_dual_any<1, false>(r);
     case 2:
-      return r.accelerate ? adjoint_dual_nd<2, true>(r) : adjoint_dual_nd<2, false>(r);
+      return r.shape.link ? adjoint_dual_any<2, true>(r) : adjoint_dual_any<2, false>(r);
     default:
-      return r.accelerate ? adjoint_dual_nd<3, true>(r) : adjoint_dual_nd<3, false>(r);
+      return r.shape.link ? adjoint_dual_any<3, true>(r) : adjoint_dual_any<3, false>(r);
   }
 }
 

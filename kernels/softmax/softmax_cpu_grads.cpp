@@ -11,35 +11,52 @@ void add_scalar(void *grad, bool accumulate, double value) {
   out = static_cast<T>(value + (accumulate ? out : 0));
 }
 
+// `n` numbers per image, times `scale`: added over the batch if `shared`, else image by image.
+template <class T, class V>
+void add_fields(void *grad, const Problem &p, const Grads &grads, const V *values, int64_t n, bool shared,
+                double scale) {
+  if (!grad) return;
+  T *out = static_cast<T *>(grad);
+  const int64_t fields = shared ? 1 : p.grid.batch, images = shared ? p.grid.batch : 1;
+  for (int64_t k = 0; k < fields; ++k)
+    for (int64_t x = 0; x < n; ++x) {
+      double total = 0;
+      for (int64_t b = 0; b < images; ++b) total += values[(k + b) * n + x];
+      T &to = out[k * n + x];
+      to = static_cast<T>(scale * total + (grads.accumulate ? to : 0));
+    }
+}
+
 }  // namespace
 
 template <class T>
 void finish_batch(const Problem &p, const Grads &grads, const BackwardWorkspace<T> &w) {
   const Params params = read_params<T>(p);
+  const int64_t voxels = p.grid.voxels(), stars = p.star.count;
   ScalarGrads sum{};
+  double td_lam = 0, td_sigma = 0, star_tau = 0;
   for (int64_t b = 0; b < p.grid.batch; ++b) {
     sum.eps += w.scalars[b].eps;
     sum.init_eps += w.scalars[b].init_eps;
     sum.lam += w.scalars[b].lam;
     sum.tau += w.scalars[b].tau;
+    if (w.td) td_lam += w.td[b].lam, td_sigma += w.td[b].sigma;
+    for (int64_t m = 0; w.star_tau && m < stars; ++m) star_tau += w.star_tau[b * stars + m];
   }
   if (p.tv && p.default_tau()) sum.eps += sum.tau * step_rule(p).tau_slope();
+  if (stars > 0 && p.star.default_tau()) sum.eps += star_tau * step_rule(p).star_tau_slope();
   if (!(p.init_eps > 0)) sum.eps += sum.init_eps;
   add_scalar<T>(grads.eps, grads.accumulate, sum.eps);
   add_scalar<T>(grads.init_eps, grads.accumulate, sum.init_eps);
   add_scalar<T>(grads.tv_lam, grads.accumulate, sum.lam);
   add_scalar<T>(grads.tv_tau, grads.accumulate, sum.tau);
-  if (!grads.tv_edge) return;
-  const int64_t voxels = p.grid.voxels(), fields = p.edge_shared ? 1 : p.grid.batch;
-  const int64_t images = p.edge_shared ? p.grid.batch : 1;
-  T *out = static_cast<T *>(grads.tv_edge);
-  for (int64_t k = 0; k < fields; ++k)
-    for (int64_t x = 0; x < voxels; ++x) {
-      double total = 0;
-      for (int64_t b = 0; b < images; ++b) total += w.grad_bound[(k + b) * voxels + x];
-      T &grad = out[k * voxels + x];
-      grad = static_cast<T>(params.lam * total + (grads.accumulate ? grad : 0));
-    }
+  add_scalar<T>(grads.td_lam, grads.accumulate, td_lam);
+  add_scalar<T>(grads.td_sigma, grads.accumulate, td_sigma);
+  add_fields<T>(grads.tv_edge, p, grads, w.grad_bound, voxels, p.edge_shared, params.lam);
+  add_fields<T>(grads.td_kernel, p, grads, w.kernel, BackwardWorkspace<T>::kernel_size(p), true, 1);
+  add_fields<T>(grads.td_edge, p, grads, w.td_edge, voxels, p.td.edge_shared, 1);
+  add_fields<T>(grads.star_tau, p, grads, w.star_tau, stars, true, 1);
+  add_fields<T>(grads.star_center, p, grads, w.star_center, stars * p.grid.nd, false, 1);
 }
 
 // grad_features = u (grad_u - <grad_u, u>) / eps: the duals are constants.

@@ -26,10 +26,21 @@ namespace HWY_NAMESPACE {
 
 template <class T>
 const RowKernels<T> &table() {
-  static const RowKernels<T> kernels{
-      softmax<T>,        logits<T>,          step<T>,         step_halo<T>, adjoint_softmax<T>,
-      adjoint_volume<T>, adjoint_dual<T>,    add<T>,          max_abs<T>,   max_difference<T>,
-      star_step<T>,      star_divergence<T>, star_adjoint<T>, td_table<T>()};
+  static const RowKernels<T> kernels{softmax<T>,
+                                     logits<T>,
+                                     step<T>,
+                                     step_halo<T>,
+                                     adjoint_softmax<T>,
+                                     adjoint_volume<T>,
+                                     adjoint_dual<T>,
+                                     add<T>,
+                                     max_abs<T>,
+                                     max_difference<T>,
+                                     star_directions<T>,
+                                     star_step<T>,
+                                     star_divergence<T>,
+                                     star_adjoint<T>,
+                                     td_table<T>()};
   return kernels;
 }
 

@@ -78,7 +78,7 @@ struct AdjointSoftmaxRow {
   RowShape<T> shape;
   const T *u;  // null: S(logits + shift)
   const T *logits;
-  const T *shift;   // [classes]
+  const T *shift;  // [classes]
   // The gradient of u: grad_u plus tau div of the dual. One of them may be null (dual.v).
   const T *grad_u;
   DualRow<T> dual;
@@ -120,6 +120,16 @@ struct AdjointDualRow {
 
 // Rows of one star class m; pointers at the row in the plane of its class (u, grad_logits) or star (v, g).
 // The directions d [nd], `voxels` apart, are those of softmax_cpu_star.h.
+template <class T>
+struct StarDirectionRow {
+  int64_t columns, voxels;
+  int nd;
+  T offset[3];    // c - x at column 0
+  T scale[3];     // 1 / h, or 0 where component c does not exist in this row
+  const T *link;  // as in RowShape
+  T *direction;
+};
+
 template <class T>
 struct StarStepRow {
   int64_t columns, voxels;
@@ -172,6 +182,7 @@ struct RowKernels {
   void (*add)(const RowShape<T> &, const T *in, T *out);  // out += in, all classes of the row
   T (*max_abs)(int64_t n, const T *in);                   // NaN or Inf: +Inf
   T (*max_difference)(int64_t n, const T *a, const T *b);
+  void (*star_directions)(const StarDirectionRow<T> &);
   void (*star_step)(const StarStepRow<T> &);
   void (*star_divergence)(const StarDivergenceRow<T> &);
   void (*star_adjoint)(const StarAdjointRow<T> &);

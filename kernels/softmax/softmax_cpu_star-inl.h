@@ -7,7 +7,7 @@
 #define SEGPRIOR_SOFTMAX_CPU_STAR_INL_H
 #endif
 
-#include "kernels/softmax/softmax_cpu_step-inl.h"
+#include "kernels/softmax/softmax_cpu_block-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace segprior::softmax {
@@ -29,6 +29,26 @@ HWY_INLINE hn::Vec<D> difference(D d, const T *row, const T *const (&next)[2], i
   const auto here = hn::LoadU(d, row + x);
   if (c + 1 == ND) return border ? hn::Zero(d) : hn::Sub(hn::LoadU(d, row + x + 1), here);
   return hn::Sub(hn::LoadU(d, next[c] + x), here);
+}
+
+template <class T>
+void star_directions(const StarDirectionRow<T> &r) {
+  const auto store = [&](auto d, int64_t x, int c, auto value) HWY_ATTR {
+    const int64_t at = c * r.voxels + x;
+    const auto scale = hn::Set(d, r.scale[c]);
+    const auto exists = r.link ? hn::Mul(scale, hn::LoadU(d, r.link + at)) : scale;
+    hn::StoreU(hn::Mul(value, exists), d, r.direction + at);
+  };
+  T fixed = 0;
+  for (int c = 0; c + 1 < r.nd; ++c) fixed += r.offset[c] * r.offset[c];
+  for_columns<T>(0, r.columns, [&](auto d, int64_t x) HWY_ATTR {
+    const auto along = hn::Sub(hn::Set(d, r.offset[r.nd - 1]), hn::Iota(d, static_cast<T>(x)));
+    const auto length = hn::Sqrt(hn::MulAdd(along, along, hn::Set(d, fixed)));
+    const auto inverse = hn::IfThenElseZero(hn::Gt(length, hn::Zero(d)), hn::Div(hn::Set(d, T{1}), length));
+    for (int c = 0; c + 1 < r.nd; ++c) store(d, x, c, hn::Mul(hn::Set(d, r.offset[c]), inverse));
+    store(d, x, r.nd - 1, hn::Mul(along, inverse));
+  });
+  r.direction[(r.nd - 1) * r.voxels + r.columns - 1] = 0;
 }
 
 template <int ND, bool ACCELERATE, class T>

@@ -64,11 +64,20 @@ void StarForce<T>::prepare() const {
     T *direction = buffers_.direction + direction_offset(m);
     T *grad = buffers_.grad_direction ? buffers_.grad_direction + direction_offset(m) : nullptr;
     for_band(image_, team_, [&](int64_t s, int64_t r, int64_t at, const int64_t *) {
-      for_offsets(image_, center_of(image_, m), s, r, at, [&](int64_t x, const T *offset, const T *scale) {
-        T unit[3];
-        star_direction(p.grid.nd, offset, unit);
-        for (int c = 0; c < p.grid.nd; ++c) direction[c * image_.voxels() + at + x] = unit[c] * scale[c];
-      });
+      const int64_t position[3] = {s, r, 0};
+      StarDirectionRow<T> row{};
+      row.columns = image_.columns();
+      row.voxels = image_.voxels();
+      row.nd = p.grid.nd;
+      for (int c = 0; c < row.nd; ++c) {
+        const int axis = p.grid.axes[c];
+        const bool last = axis != 2 && position[axis] + 1 == p.grid.extent[axis];
+        row.offset[c] = center_of(image_, m)[c] - static_cast<T>(position[axis]);
+        row.scale[c] = last ? T{0} : static_cast<T>(p.grid.inv_spacing[axis]);
+      }
+      row.link = image_.link ? image_.link + at : nullptr;
+      row.direction = direction + at;
+      image_.rows.star_directions(row);
       for (int c = 0; grad && c < p.grid.nd; ++c)
         std::fill_n(grad + c * image_.voxels() + at, image_.columns(), T{0});
     });

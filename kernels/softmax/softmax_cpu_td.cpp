@@ -28,20 +28,20 @@ struct Jobs {
 
 int sums_per_job(const ThresholdDynamics &td) { return kSums + (td.gaussian ? 0 : td.taps()); }
 
-// A Gaussian of one tap (the size is the same on every axis in use) does not depend on sigma.
-bool has_width(const ThresholdDynamics &td) { return td.size[2] > 1; }
-
-// Taps of class i; `slope_axis`: d / d sigma on that axis, -1 for none.
+// The filter of class i, or its transpose.
 template <class T>
-TdTaps<T> class_taps(const ThresholdDynamics &td, const TdBuffers<T> &b, int64_t i, bool flipped,
-                     int slope_axis) {
+TdTaps<T> class_taps(const ThresholdDynamics &td, const TdBuffers<T> &b, int64_t i, bool transposed) {
   TdTaps<T> taps{};
-  if (!td.gaussian) {
-    taps.given = (flipped ? b.flipped : b.taps) + (td.per_class ? i * td.taps() : 0);
-    return taps;
-  }
-  for (int axis = 0; axis < 3; ++axis)
-    taps.axis[axis] = (axis == slope_axis ? b.slopes : b.taps) + axis * kMaxTaps;
+  if (!td.gaussian)
+    taps.given = (transposed ? b.flipped : b.taps) + (td.per_class ? i * td.taps() : 0);
+  else
+    for (int axis = 0; axis < 3; ++axis) taps.axis[axis] = b.taps + axis * kMaxTaps;
+  return taps;
+}
+
+template <class T>
+TdTaps<T> with_slopes(TdTaps<T> taps, const TdBuffers<T> &b) {
+  for (int axis = 0; axis < 3; ++axis) taps.slopes[axis] = b.slopes + axis * kMaxTaps;
   return taps;
 }
 
@@ -61,8 +61,9 @@ TdBuffers<T> TdBuffers<T>::carve(const Problem &p, int threads, bool backward, A
   b.slope_sum = arena.take<T>(backward && td.gaussian ? g.voxels() : 0);
   b.zeros = arena.take<T>(columns);
   b.ones = arena.take<T>(columns);
-  // One more row for the product of e and R in the given kernel's gradient.
-  b.scratch_size = (td_channels(td) * td_channel_rows(p) + 1) * td_padded(columns);
+  // Backward: channels of the derivative in sigma, or one more row for e R in the given kernel's gradient.
+  const int64_t rows = td_channels(td) * td_channel_rows(p), more = td.gaussian ? rows : 1;
+  b.scratch_size = (rows + (backward ? more : 0)) * td_padded(columns);
   b.scratch = arena.take<T>(b.scratch_size, threads);
   b.partial = arena.take<double>(backward ? Jobs(g).count * sums_per_job(td) : 0);
   return b;
@@ -93,20 +94,22 @@ void ThresholdForce<T>::prepare() const {
     }
   }
   team_.barrier();
-  // out = from + k * m. Half of B m, which without edge rows is 2 k * m.
+  // Half of B m, which without edge rows is 2 k * m.
   const TdWalk<T> walk(image_, buffers_, team_);
-  const auto sum = [&](int64_t i, int slope_axis, const T *from, T *out) {
-    walk.filter_band(image_.valid, nullptr, class_taps(td, buffers_, i, false, slope_axis),
-                     [&](int64_t offset, const TdFilterRow<T> &row) {
-                       image_.rows.td.apply(row, T(0.5), from ? from + offset : nullptr, out + offset);
-                     });
+  const auto store = [&](const TdFilterRow<T> &row, T *out) {
+    image_.rows.td.apply(row, static_cast<T>(0.5), nullptr, out);
   };
   for (int64_t i = 0; i < (td.per_class ? image_.grid().classes : 1); ++i)
-    sum(i, -1, nullptr, buffers_.kernel_sum + i * voxels);
-  T *slope_sum = buffers_.slope_sum;
-  if (slope_sum && has_width(td))
-    for (int c = 0; c < image_.grid().nd; ++c)
-      sum(0, image_.grid().axes[c], c == 0 ? nullptr : slope_sum, slope_sum);
+    walk.filter_band(image_.valid, nullptr, class_taps(td, buffers_, i, false),
+                     [&](int64_t offset, const TdFilterRow<T> &row) {
+                       store(row, buffers_.kernel_sum + i * voxels + offset);
+                     });
+  if (buffers_.slope_sum)
+    walk.filter_slopes(image_.valid, nullptr, with_slopes(class_taps(td, buffers_, 0, false), buffers_),
+                       team_.begin(image_.slices()), team_.end(image_.slices()),
+                       [&](int64_t offset, const TdFilterRow<T> &, const TdFilterRow<T> &slope) {
+                         store(slope, buffers_.slope_sum + offset);
+                       });
   team_.barrier();
 }
 
@@ -122,7 +125,7 @@ void ThresholdForce<T>::force(const T *u, T *base) const {
   for (int64_t i = 0; i < image_.grid().classes; ++i) {
     const int64_t plane = i * image_.voxels();
     const T *sum = kernel_sum(i);
-    walk.filter_band(u + plane, image_.td_edge, class_taps(image_.problem.td, buffers_, i, false, -1),
+    walk.filter_band(u + plane, image_.td_edge, class_taps(image_.problem.td, buffers_, i, false),
                      [&](int64_t offset, TdFilterRow<T> row) {
                        row.kernel_sum = sum + offset;
                        image_.rows.td.apply(row, lam, image_.features + plane + offset,
@@ -137,8 +140,7 @@ void ThresholdForce<T>::adjoint(const T *grad_logits, T *grad_u) const {
   const T lam = static_cast<T>(params_.td_lam);
   for (int64_t i = 0; i < image_.grid().classes; ++i) {
     const int64_t plane = i * image_.voxels();
-    walk.filter_band(grad_logits + plane, image_.td_edge,
-                     class_taps(image_.problem.td, buffers_, i, true, -1),
+    walk.filter_band(grad_logits + plane, image_.td_edge, class_taps(image_.problem.td, buffers_, i, true),
                      [&](int64_t offset, const TdFilterRow<T> &row) {
                        image_.rows.td.apply(row, lam, nullptr, grad_u + plane + offset);
                      });
@@ -153,44 +155,47 @@ void ThresholdForce<T>::edge_gradient(const T *grad_logits, const T *u, T *grad_
   const T lam = static_cast<T>(params_.td_lam);
   for (int64_t i = 0; i < image_.grid().classes; ++i) {
     const T *u_i = u + i * image_.voxels(), *r_i = grad_logits + i * image_.voxels(), *sum = kernel_sum(i);
-    walk.filter_band(u_i, nullptr, class_taps(td, buffers_, i, false, -1),
+    walk.filter_band(u_i, nullptr, class_taps(td, buffers_, i, false),
                      [&](int64_t offset, TdFilterRow<T> row) {
                        row.kernel_sum = sum + offset;
                        image_.rows.td.add_product(row, lam, r_i + offset, grad_edge + offset);
                      });
-    walk.filter_band(r_i, nullptr, class_taps(td, buffers_, i, true, -1),
+    walk.filter_band(r_i, nullptr, class_taps(td, buffers_, i, true),
                      [&](int64_t offset, const TdFilterRow<T> &row) {
                        image_.rows.td.add_product(row, lam, u_i + offset, grad_edge + offset);
                      });
   }
 }
 
-// Sums of one job: sum R (B u - e K) for lam; the same with d k / d sigma, one axis at a time, for sigma; the
-// taps of a given kernel.
+// Sums of one job: sum R (B u - e K) for lam; the same with d k / d sigma for sigma; the taps of a given
+// kernel.
 template <class T>
 void ThresholdForce<T>::job_sums(const T *grad_logits, const T *u, int64_t job, bool want_lam,
                                  bool want_sigma, bool want_kernel) const {
   const ThresholdDynamics &td = image_.problem.td;
   const Jobs jobs(image_.grid());
   const int64_t i = jobs.class_of(job), begin = jobs.begin(job), end = jobs.end(job);
-  const T *u_i = u + i * image_.voxels(), *r_i = grad_logits + i * image_.voxels();
+  const T *u_i = u + i * image_.voxels(), *r_i = grad_logits + i * image_.voxels(), *edge = image_.td_edge;
   double *sums = buffers_.partial + job * sums_per_job(td);
   std::fill_n(sums, sums_per_job(td), 0.0);
   const TdWalk<T> walk(image_, buffers_, team_);
-  const auto dot = [&](int slope_axis, const T *kernel_sums) {
-    double total = 0;
-    walk.filter(u_i, image_.td_edge, class_taps(td, buffers_, i, false, slope_axis), begin, end,
-                [&](int64_t offset, TdFilterRow<T> row) {
-                  row.kernel_sum = kernel_sums ? kernel_sums + offset : nullptr;
-                  total += image_.rows.td.dot(row, r_i + offset);
-                });
-    return total;
+  const TdTaps<T> taps = class_taps(td, buffers_, i, false);
+  const auto dot = [&](int64_t offset, TdFilterRow<T> row, const T *kernel_sums) {
+    row.kernel_sum = kernel_sums + offset;
+    return image_.rows.td.dot(row, r_i + offset);
   };
-  if (want_lam) sums[0] = dot(-1, kernel_sum(i));
-  if (want_sigma && has_width(td))
-    for (int c = 0; c < image_.grid().nd; ++c)
-      sums[1] += dot(image_.grid().axes[c], c == 0 ? buffers_.slope_sum : nullptr);
-  if (want_kernel) walk.kernel_gradient(r_i, u_i, image_.td_edge, begin, end, sums + kSums);
+  const auto add_lam = [&](int64_t offset, const TdFilterRow<T> &row) {
+    sums[0] += dot(offset, row, kernel_sum(i));
+  };
+  if (want_sigma)
+    walk.filter_slopes(u_i, edge, with_slopes(taps, buffers_), begin, end,
+                       [&](int64_t offset, const TdFilterRow<T> &row, const TdFilterRow<T> &slope) {
+                         if (want_lam) add_lam(offset, row);
+                         sums[1] += dot(offset, slope, buffers_.slope_sum);
+                       });
+  else if (want_lam)
+    walk.filter(u_i, edge, taps, begin, end, add_lam);
+  if (want_kernel) walk.kernel_gradient(r_i, u_i, edge, begin, end, sums + kSums);
 }
 
 template <class T>

@@ -18,16 +18,18 @@ constexpr int kTdMaxRows = kMaxTaps * kMaxTaps;  // of a given kernel
 
 inline int td_channels(const ThresholdDynamics &td) { return td.has_edge ? 2 : 1; }
 
-// Rows of a channel in a thread's scratch, padded ones for a given kernel and first of all for a Gaussian.
+// Rows of a channel in a thread's scratch. Given kernel: the ring of slices. Gaussian: the padded row that
+// enters the last correlation, and the ring.
 inline int64_t td_channel_rows(const Problem &p) {
   if (p.td.gaussian) return 1 + (p.td.size[1] > 1 ? kTdRing : 0);
   return p.td.size[0] * p.grid.extent[1];
 }
 
-// One linear filter: taps per axis, or (axis[0] null) all taps of a given kernel.
+// One linear filter: taps per axis and, where wanted, their slopes d / d sigma (else null); or (axis[0] null)
+// all taps of a given kernel.
 template <class T>
 struct TdTaps {
-  const T *axis[3], *given;
+  const T *axis[3], *slopes[3], *given;
 };
 
 // What a given kernel reads of a plane: scale v, or scale v - m, and e v.
@@ -63,7 +65,11 @@ class TdWalk {
   template <class Use>
   void filter(const T *v, const T *edge, const TdTaps<T> &taps, int64_t begin, int64_t end,
               const Use &use) const {
-    if (taps.axis[0]) return separable(v, edge, taps, begin, end, use);
+    if (taps.axis[0])
+      return separable(v, edge, taps, begin, end, [&](int64_t offset) {
+        const T *rows[] = {channel(0, 0)}, *edge_rows[] = {channel(0, 1)};
+        use(offset, filter_row(offset, 1, rows, edge ? edge_rows : nullptr, &taps.axis[2]));
+      });
     const int size = td_.size[2];
     kernel_rows({v, edge, 1, false}, begin, end, [&](int64_t offset, const TdKernelRows<T> &rows) {
       const T *row_taps[kTdMaxRows];
@@ -76,6 +82,18 @@ class TdWalk {
   template <class Use>
   void filter_band(const T *v, const T *edge, const TdTaps<T> &taps, const Use &use) const {
     filter(v, edge, taps, team_.begin(image_.slices()), team_.end(image_.slices()), use);
+  }
+
+  // A Gaussian with its derivative in sigma, by the product rule: use(offset, filter row, the derivative's).
+  template <class Use>
+  void filter_slopes(const T *v, const T *edge, const TdTaps<T> &taps, int64_t begin, int64_t end,
+                     const Use &use) const {
+    separable(v, edge, taps, begin, end, [&](int64_t offset) {
+      const T *rows[] = {channel(0, 0), channel(1, 0)}, *edge_rows[] = {channel(0, 1), channel(1, 1)};
+      const T *row_taps[] = {taps.slopes[2], taps.axis[2]}, *const *of_edge = edge ? edge_rows : nullptr;
+      use(offset, filter_row(offset, 1, rows, of_edge, &taps.axis[2]),
+          filter_row(offset, 2, rows, of_edge, row_taps));
+    });
   }
 
   // sums += gradient of a given kernel's taps from slices [begin, end), divided by lam. B u - e K is linear
@@ -107,39 +125,33 @@ class TdWalk {
     return {image_.columns(), count, td_.size[2], rows, edge_rows, taps, edge, nullptr};
   }
 
+  // Channels of the scratch: `slope` 1 holds derivatives, `edge` 1 what comes from e v. The first row of a
+  // channel is the padded one.
+  T *channel(int slope, int edge) const { return scratch_ + (slope * td_channels(td_) + edge) * channel_; }
+
+  // use(offset) with the padded rows filled.
   template <class Use>
   void separable(const T *v, const T *edge, const TdTaps<T> &taps, int64_t begin, int64_t end,
                  const Use &use) const {
-    T *edge_scratch = scratch_ + (edge ? channel_ : 0);
-    const T *row = scratch_, *edge_row = edge_scratch;
-    const auto hand_out = [&](int64_t offset) {
-      use(offset, filter_row(offset, 1, &row, edge ? &edge_row : nullptr, &taps.axis[2]));
-    };
     const int64_t rows = image_.grid().extent[1], radius = td_.size[1] / 2;
     for (int64_t s = begin; s < end; ++s) {
       const int64_t slice = s * image_.slice_size();
-      if (td_.size[1] == 1) {
-        for (int64_t r = 0; r < rows; ++r) {
-          combine_slices(v, edge, taps, s, r, scratch_, edge_scratch);
-          hand_out(slice + r * image_.columns());
-        }
-        continue;
-      }
       for (int64_t ahead = 0; ahead < rows + radius; ++ahead) {
-        if (ahead < rows)
-          combine_slices(v, edge, taps, s, ahead, in_ring(scratch_, ahead), in_ring(edge_scratch, ahead));
+        if (ahead < rows) {
+          combine_slices(v, edge, taps.axis[0], s, ahead, 0);
+          if (taps.slopes[0]) combine_slices(v, edge, taps.slopes[0], s, ahead, 1);
+        }
         const int64_t r = ahead - radius;
         if (r < 0) continue;
-        combine_ring(taps, r, scratch_);
-        if (edge) combine_ring(taps, r, edge_scratch);
-        hand_out(slice + r * image_.columns());
+        if (radius > 0)
+          for (int of_edge = 0; of_edge < (edge ? 2 : 1); ++of_edge) combine_ring(taps, r, of_edge);
+        use(slice + r * image_.columns());
       }
     }
   }
 
-  // Row r of the slices around s, weighted.
-  void combine_slices(const T *v, const T *edge, const TdTaps<T> &taps, int64_t s, int64_t r, T *out,
-                      T *edge_out) const {
+  // Row r of the slices around s, weighted; into the ring, or into the padded row if no ring is needed.
+  void combine_slices(const T *v, const T *edge, const T *taps, int64_t s, int64_t r, int slope) const {
     const T *rows[kMaxTaps], *edge_rows[kMaxTaps];
     const int size = td_.size[0];
     for (int k = 0; k < size; ++k) {
@@ -149,23 +161,31 @@ class TdWalk {
       rows[k] = !inside ? buffers_.zeros : (v ? v + offset : buffers_.ones);
       edge_rows[k] = inside && edge ? edge + offset : buffers_.zeros;
     }
-    image_.rows.td.combine(
-        {image_.columns(), size, rows, edge ? edge_rows : nullptr, taps.axis[0], out, edge_out});
+    const int64_t to = td_.size[1] > 1 ? in_ring(r) : 0;
+    image_.rows.td.combine({image_.columns(), size, rows, edge ? edge_rows : nullptr, taps,
+                            channel(slope, 0) + to, channel(slope, 1) + to});
   }
 
-  // Row r from the rows around it in the channel's ring; into the channel's padded row.
-  void combine_ring(const TdTaps<T> &taps, int64_t r, T *channel) const {
-    const T *rows[kMaxTaps];
+  int64_t in_ring(int64_t row) const { return (1 + row % kTdRing) * padded_; }
+
+  // The padded row r from the rows around it in the ring. The derivative is that of the slices with the taps,
+  // and the slices with the taps' derivative.
+  void combine_ring(const TdTaps<T> &taps, int64_t r, int edge) const {
+    const T *rows[2 * kMaxTaps];
+    T both[2 * kMaxTaps];
     const int size = td_.size[1];
-    for (int k = 0; k < size; ++k) {
-      const int64_t from = r + k - size / 2;
-      const bool inside = from >= 0 && from < image_.grid().extent[1];
-      rows[k] = inside ? in_ring(channel, from) : buffers_.zeros;
-    }
-    image_.rows.td.combine({image_.columns(), size, rows, nullptr, taps.axis[1], channel, nullptr});
+    for (int slope = 0; slope < (taps.slopes[1] ? 2 : 1); ++slope)
+      for (int k = 0; k < size; ++k) {
+        const int64_t from = r + k - size / 2;
+        const bool inside = from >= 0 && from < image_.grid().extent[1];
+        rows[slope * size + k] = inside ? channel(slope, edge) + in_ring(from) : buffers_.zeros;
+        both[slope * size + k] = slope ? taps.axis[1][k] : (taps.slopes[1] ? taps.slopes[1][k] : 0);
+      }
+    const int64_t columns = image_.columns();
+    image_.rows.td.combine({columns, size, rows, nullptr, taps.axis[1], channel(0, edge), nullptr});
+    if (taps.slopes[1])
+      image_.rows.td.combine({columns, 2 * size, rows, nullptr, both, channel(1, edge), nullptr});
   }
-
-  T *in_ring(T *channel, int64_t row) const { return channel + (1 + row % kTdRing) * padded_; }
 
   template <class Use>
   void kernel_rows(const TdSource<T> &source, int64_t begin, int64_t end, const Use &use) const {

@@ -6,6 +6,8 @@
 
 #include "kernels/common/cuda.h"
 #include "kernels/softmax/softmax_cuda.h"
+#include "kernels/softmax/softmax_cuda_chip.h"
+#include "kernels/softmax/softmax_cuda_td_fused.h"
 #include "kernels/softmax/softmax_stage.h"
 
 namespace segprior::softmax::cuda {
@@ -65,7 +67,10 @@ class Forward {
               f_.at(0), scratch_.partials, scratch_.progress, momentum_of_step(0), scratch_.tickets,
               p_.grid.inv_spacing_sum()},
              stream_);
-    for (int t = 0; t < p_.iterations; ++t) iterate(t);
+    if (takes_chip(p_))
+      run_on_chip();
+    else
+      for (int t = 0; t < p_.iterations; ++t) iterate(t);
     finish<T>(in_,
               {static_cast<T *>(out_.u), static_cast<T *>(out_.tv_dual), static_cast<T *>(out_.volume_dual),
                out_.info, saved_.iterations, saved_.status, iterates_, f_, scratch_.progress},
@@ -82,6 +87,18 @@ class Forward {
   bool checks(int t) const {
     if (p_.tolerance > 0) return is_check(t, p_.iterations, p_.check_interval);
     return out_.info && t + 1 == p_.iterations;
+  }
+
+  void run_on_chip() {
+    const Chip<T> chip{iterates_,
+                       f_,
+                       saved_.log_mass,
+                       saved_.momentum,
+                       scratch_.progress,
+                       p_.tolerance > 0 ? p_.check_interval : 0,
+                       p_.tolerance > 0 || out_.info,
+                       p_.tolerance};
+    chip_iterations<T>(p_.grid, in_, chip, chip_plan(p_, shared_memory_per_block()), stream_);
   }
 
   void iterate(int t) {
@@ -279,14 +296,9 @@ bool empty(const Problem &p) { return p.grid.batch == 0 || p.grid.voxels() == 0;
 // Which kernels serve a problem: those of softmax_cuda_mixed.h, or those of TV and volume alone.
 bool is_mixed(const Problem &p) { return p.keeps_u() || p.has_mask; }
 
-void check_path(const Problem &p) {
-  if (p.path == Path::on_chip)
-    throw Error(SEGPRIOR_ERROR_NOT_SUPPORTED,
-                "opts.path = SEGPRIOR_PATH_ON_CHIP does not serve this problem");
-}
-
 size_t forward_workspace(const Problem &p, int) {
-  check_path(p);
+  takes_chip(p);  // a demand for it that cannot be met shows here, before anything is queued
+  if (td_fused_serves(p)) return td_fused_workspace(p);
   if (is_mixed(p)) return mixed_forward_workspace(p);
   return with_type(p, [&](auto *type) {
     Arena arena;
@@ -309,6 +321,7 @@ size_t backward_workspace(const Problem &p, Mode mode, int) {
 void forward(const Problem &p, const Outputs &out, void *workspace, void *saved, int, void *stream) {
   if (empty(p)) return;
   const auto queue = static_cast<cudaStream_t>(stream);
+  if (td_fused_serves(p)) return td_fused_forward(p, out, workspace, saved, queue);
   if (is_mixed(p)) return mixed_forward(p, out, workspace, saved, queue);
   with_type(p, [&](auto *type) {
     Forward<std::remove_pointer_t<decltype(type)>>(p, out, workspace, saved, queue).run();
@@ -333,17 +346,25 @@ void backward(const Problem &p, Mode mode, const void *u, const void *grad_u, co
   });
 }
 
+void pack_saved(const Problem &p, const void *full, void *compact, int, void *stream) {
+  with_type(p, [&](auto *type) {
+    pack<std::remove_pointer_t<decltype(type)>>(p, full, compact, static_cast<cudaStream_t>(stream));
+  });
+}
+void unpack_saved(const Problem &p, const void *compact, void *full, int, void *stream) {
+  with_type(p, [&](auto *type) {
+    unpack<std::remove_pointer_t<decltype(type)>>(p, compact, full, static_cast<cudaStream_t>(stream));
+  });
+}
+
 }  // namespace
 
 }  // namespace segprior::softmax::cuda
 
 namespace segprior::softmax {
 
-const Backend kCuda{cuda::forward_workspace,
-                    cuda::backward_workspace,
-                    cuda::forward,
-                    cuda::backward,
-                    cuda::load,
-                    cuda::store};
+const Backend kCuda{
+    cuda::forward_workspace, cuda::backward_workspace, cuda::forward, cuda::backward, cuda::load, cuda::store,
+    cuda::pack_saved,        cuda::unpack_saved};
 
 }  // namespace segprior::softmax

@@ -166,6 +166,12 @@ struct Finish {
 };
 
 // ---- softmax_cuda_start.cu ----
+// softmax_pack_cuda.cu
+template <class T>
+void pack(const Problem &, const void *full_saved, void *compact, cudaStream_t);
+template <class T>
+void unpack(const Problem &, const void *compact, void *full_saved, cudaStream_t);
+
 struct ScalarArgs {
   const void *eps, *lam, *tau, *td_lam, *td_sigma;  // device values or null
   GivenParams host;

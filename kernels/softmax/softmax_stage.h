@@ -1,5 +1,6 @@
-// The borders of a call: between the caller's 16-bit or masked tensors and the float32 or float64 arrays that
-// backends compute with. With neither it hands everything through untouched.
+// The borders of a call: between the caller's 16-bit or masked tensors, or compact saved state, and the
+// float32 or float64 arrays that backends compute with. With none of these it hands everything through
+// untouched.
 #pragma once
 
 #include "kernels/softmax/softmax.h"
@@ -8,6 +9,7 @@ namespace segprior::softmax {
 
 size_t staged_forward_workspace(const Backend &, const Problem &, int threads);
 size_t staged_backward_workspace(const Backend &, const Problem &, Mode, int threads);
+size_t staged_saved_bytes(const Problem &);
 void staged_forward(const Backend &, const Problem &, const Outputs &, void *workspace, void *saved,
                     int threads, void *stream);
 void staged_backward(const Backend &, const Problem &, Mode, const void *u, const void *grad_u, const Grads &,
