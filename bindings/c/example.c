@@ -1,6 +1,7 @@
 /* Segments a small noisy picture into two classes with the entropic softmax: a total-variation prior smooths
- * the labels and a volume prior fixes the size of the bright class. Then computes the gradient of a loss
- * through all iterations and compares one directional derivative with a finite difference.
+ * the labels, a volume prior fixes the size of the bright class and a star-shape prior lets every point of it
+ * be seen from its centre. Then computes the gradient of a loss through all iterations and compares one
+ * directional derivative with a finite difference.
  *
  * Plain C99, no other library. Build against an installed libsegprior:
  *   cc -std=c99 example.c $(pkg-config --cflags --libs segprior) -lm -o example
@@ -89,6 +90,8 @@ int main(void) {
   static double features[CLASSES * VOXELS], u[CLASSES * VOXELS], grad_u[CLASSES * VOXELS];
   static double grad_features[CLASSES * VOXELS];
   double volume[CLASSES] = {0, 0}; /* voxels per class */
+  double center[2] = {9.5, 23.5};  /* row and column that the bright class is star-shaped about */
+  const int32_t bright_class[1] = {0};
   segprior_info info;
 
   fill_features(features);
@@ -99,12 +102,14 @@ int main(void) {
   segprior_context *context;
   check(segprior_context_create(cpu, &context));
 
-  /* Tensors are views: [batch, classes, rows, columns] and [batch, classes]. */
+  /* Tensors are views: [batch, classes, rows, columns], [batch, classes], [batch, star classes, axes]. */
   const int64_t image_shape[4] = {1, CLASSES, ROWS, COLUMNS}, volume_shape[2] = {1, CLASSES};
+  const int64_t center_shape[3] = {1, 1, 2};
   const segprior_tensor features_view = view(features, 4, image_shape), u_view = view(u, 4, image_shape);
   const segprior_tensor grad_u_view = view(grad_u, 4, image_shape);
   const segprior_tensor grad_features_view = view(grad_features, 4, image_shape);
   const segprior_tensor volume_view = view(volume, 2, volume_shape);
+  const segprior_tensor center_view = view(center, 3, center_shape);
 
   segprior_softmax_opts opts;
   check(segprior_softmax_opts_init(&opts, sizeof opts));
@@ -112,6 +117,8 @@ int main(void) {
   opts.eps = 0.5;
   opts.tv = 1;
   opts.tv_lam = 0.6;
+  opts.star_count = 1;
+  opts.star_classes = bright_class;
   opts.backward_mode = SEGPRIOR_BACKWARD_UNROLLED;
   opts.checkpoint_interval = 10; /* keep every tenth iterate for backward, recompute between them */
 
@@ -119,6 +126,7 @@ int main(void) {
   inputs.struct_size = sizeof inputs;
   inputs.features = &features_view;
   inputs.volume = &volume_view;
+  inputs.star_center = &center_view;
 
   segprior_softmax_outputs outputs = {0};
   outputs.struct_size = sizeof outputs;
@@ -136,7 +144,7 @@ int main(void) {
   double bright = 0;
   for (int x = 0; x < VOXELS; x++) bright += u[x];
   print_labels("features alone:", features);
-  print_labels("with TV and volume priors:", u);
+  print_labels("with TV, volume and star-shape priors:", u);
   printf("volume of the bright class: asked for %g, reached %.6f\n", volume[0], bright);
   printf("iterations: %d, last change of u: %.2e\n", (int)info.iterations, info.residual);
 

@@ -30,9 +30,11 @@
  *
  * Shapes: B images, I classes (1 .. 256), M star classes, spatial axes *S (nd = 1, 2 or 3 of them), J = prod(S)
  * voxels. Features, u, grad_u and grads.features share one dtype: float32, float64, float16 or bfloat16. All
- * other tensors are of the features' dtype, or float32 if that has 16 bits (arithmetic is float32 then); masks
- * are uint8. All tensors live on the context's device and are C-contiguous. An empty tensor (B = 0 or J = 0) is
- * a valid call that does and writes nothing.
+ * other tensors are of the features' dtype, or float32 if that has 16 bits; masks are uint8. With 16 bits the
+ * arithmetic is float32: u and grads.features are what the float32 call on the same numbers gives, rounded to
+ * nearest (half a unit in the last place: 2^-11 relative in float16, 2^-8 in bfloat16). All tensors live on the
+ * context's device and are C-contiguous. An empty tensor (B = 0 or J = 0) is a valid call that does and writes
+ * nothing.
  *
  * Calls are queued on the context's stream (CUDA) or done on return (CPU). They allocate nothing (apart from
  * the OpenMP runtime's threads, when a CPU call first needs them), never synchronise and touch no other stream:
@@ -195,7 +197,8 @@ typedef struct segprior_softmax_grads {
 /* Bytes of scratch that forward and backward need. Only the presence, shapes, dtypes and device of `inputs`
  * are read, not their data (data pointers may be NULL). Either result pointer may be NULL. A workspace must
  * be aligned to 256 bytes, may be shared by successive calls on one stream and holds nothing between calls.
- * Backward needs none with backward_mode = _LAST: set the mode before asking. */
+ * Backward needs little with backward_mode = _LAST, and none without a mask and 16-bit features: set the mode
+ * before asking. */
 SEGPRIOR_API segprior_status segprior_softmax_workspace_size(segprior_context *context,
                                                              const segprior_softmax_opts *opts,
                                                              const segprior_softmax_inputs *inputs,
