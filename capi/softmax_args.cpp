@@ -241,20 +241,20 @@ void Call::read_kernel() {
   ThresholdDynamics &td = problem.td;
   const Grid &g = problem.grid;
   const segprior_tensor &kernel = *inputs.td_kernel;
-  const std::string name = "inputs.td_kernel";
+  const auto name = [] { return std::string("inputs.td_kernel"); };  // a call that is right allocates nothing
   if (kernel.ndim != g.nd && kernel.ndim != g.nd + 1)
-    reject(SEGPRIOR_ERROR_SHAPE, name + ": ndim = " + std::to_string(kernel.ndim) + " must be " +
+    reject(SEGPRIOR_ERROR_SHAPE, name() + ": ndim = " + std::to_string(kernel.ndim) + " must be " +
                                      std::to_string(g.nd) + ", or " + std::to_string(g.nd + 1) +
                                      " with one kernel per class");
-  if (!kernel.shape) reject(SEGPRIOR_ERROR_NULL_POINTER, name + ".shape is NULL");
+  if (!kernel.shape) reject(SEGPRIOR_ERROR_NULL_POINTER, name() + ".shape is NULL");
   td.per_class = kernel.ndim == g.nd + 1;
   const int64_t *extents = kernel.shape + (td.per_class ? 1 : 0);
   if (td.per_class && kernel.shape[0] != g.classes)
-    reject(SEGPRIOR_ERROR_SHAPE, name + ": extent " + std::to_string(kernel.shape[0]) +
+    reject(SEGPRIOR_ERROR_SHAPE, name() + ": extent " + std::to_string(kernel.shape[0]) +
                                      " of axis 0 must be the number of classes " + std::to_string(g.classes));
   for (int c = 0; c < g.nd; ++c) {
     if (extents[c] % 2 != 1 || extents[c] > kMaxTaps)
-      reject(SEGPRIOR_ERROR_SHAPE, name + ": extent " + std::to_string(extents[c]) + " of spatial axis " +
+      reject(SEGPRIOR_ERROR_SHAPE, name() + ": extent " + std::to_string(extents[c]) + " of spatial axis " +
                                        std::to_string(c) + " must be odd, 1 to 15");
     td.size[g.axes[c]] = static_cast<int>(extents[c]);
   }
@@ -280,10 +280,12 @@ void Call::read_stars() {
   require(star.count <= g.classes, "star_count", star.count, "at most the number of classes");
   for (int m = 0; m < star.count; ++m) {
     const int32_t value = opts.star_classes[m];
-    const std::string name = "opts.star_classes[" + std::to_string(m) + "] = " + std::to_string(value);
+    const auto name = [&] {
+      return "opts.star_classes[" + std::to_string(m) + "] = " + std::to_string(value);
+    };
     if (value < 0 || value >= g.classes)
-      reject(SEGPRIOR_ERROR_VALUE, name + " must be 0 to " + std::to_string(g.classes - 1));
-    if (seen[value]) reject(SEGPRIOR_ERROR_VALUE, name + " must not be repeated");
+      reject(SEGPRIOR_ERROR_VALUE, name() + " must be 0 to " + std::to_string(g.classes - 1));
+    if (seen[value]) reject(SEGPRIOR_ERROR_VALUE, name() + " must not be repeated");
     seen[value] = true;
     star.classes[m] = static_cast<int16_t>(value);
   }
