@@ -6,7 +6,8 @@
 //   C  grad_y of TV and of the stars;  grad_u <- lam B^T R + tau_m div(grad_y_m s_m);  their parameters
 // clang-format on
 // The implicit mode is the same adjoint step at the frozen final iterate, repeated until nothing changes: the
-// Neumann series of the fixed point's derivative.
+// Neumann series of the fixed point's derivative. A pass carries increments of that sum, to which momentum
+// applies as it does to gradients of the accelerated iteration.
 #include "kernels/softmax/softmax_cpu_backward.h"
 
 namespace segprior::softmax {
@@ -50,7 +51,6 @@ class MixedBackward : BackwardBase<T> {
   double *star_center() const { return workspace_.star_center + b_ * p_.star.count * p_.grid.nd; }
   T *td_edge() const { return workspace_.td_edge + b_ * image_.voxels(); }
   int64_t star_size() const { return p_.star.count * image_.voxels(); }
-  double beta(int64_t t) const { return frozen_ ? 0 : Base::beta(t); }
   bool wants_center() const { return grads_.star_center != nullptr; }
 
   void prepare() {
@@ -122,10 +122,10 @@ class MixedBackward : BackwardBase<T> {
       const State from = state_at(k), to = state_at(k + 1);
       if (team_.rank == 0) dual_shift(classes(), f(k + 1), params().eps, buffers_.shift);
       copy_band(from.u, to.u);
-      star_.step(from.u, from.star, to.star, beta(k), nullptr);
+      star_.step(from.u, from.star, to.star, this->beta(k), nullptr);
       team_.barrier();
       force(from.u, to.star.v);
-      sweep_.step(base_, to.u, nullptr, from.tv, to.tv, beta(k), buffers_.shift, false);
+      sweep_.step(base_, to.u, nullptr, from.tv, to.tv, this->beta(k), buffers_.shift, false);
       team_.barrier();
     }
   }
@@ -138,7 +138,7 @@ class MixedBackward : BackwardBase<T> {
       if (t == steps - 1 || (t + 1) % p_.checkpoint_interval == 0) recompute_segment(t, steps);
       adjoint_of_u(t, t == steps - 1);
       adjoint_of_volume(t);
-      adjoint_of_priors(t, t + 1 < steps ? beta(t + 1) : 0);
+      adjoint_of_priors(t, this->beta(t), t + 1 < steps ? this->beta(t + 1) : 0);
     }
     adjoint_of_start(steps == 0);
   }
@@ -191,17 +191,17 @@ class MixedBackward : BackwardBase<T> {
   }
 
   // C: what R passes on to the duals, to u_t and to the parameters of the priors.
-  void adjoint_of_priors(int t, double beta_next) {
+  void adjoint_of_priors(int t, double beta, double beta_next) {
     const State now = state_at(t), next = state_at(t + 1);
     const T *grad_logits = buffers_.grad_logits;
-    if (p_.tv) this->adjoint_of_dual(now.u, now.tv.v, beta(t), beta_next);
+    if (p_.tv) this->adjoint_of_dual(now.u, now.tv.v, beta, beta_next);
     if (p_.td.on)
       td_.adjoint(grad_logits, buffers_.grad_u);
     else
       fill_band(buffers_.grad_u, classes(), 0);
     if (!frozen_) td_parameters(grad_logits, now.u);
     star_.adjoint(grad_logits, now.u, now.star.v, next.star.v, buffers_.grad_star_y, buffers_.grad_star_v,
-                  beta(t), beta_next, wants_center(), star_tau());
+                  beta, beta_next, wants_center(), star_tau());
     star_.adjoint_u(buffers_.grad_star_y, buffers_.grad_u);
     team_.barrier();
   }
@@ -234,6 +234,7 @@ class MixedBackward : BackwardBase<T> {
     const int t = saved_.iterations[b_];
     fill_band(base_, classes(), 0);  // the sum of every R
     segprior_info info{SEGPRIOR_ITERATION_CAP, 0, 0};
+    AdjointMomentum momentum;
     double first = 0;
     for (bool running = true; running;) {
       adjoint_of_u(t, info.iterations == 0);
@@ -243,7 +244,8 @@ class MixedBackward : BackwardBase<T> {
       info.residual = first > 0 ? change / first : 0;
       if (info.residual <= p_.implicit_tolerance) info.status = SEGPRIOR_CONVERGED;
       if (first == 0) break;
-      adjoint_of_priors(t, 0);
+      if (p_.accelerate) momentum.advance();
+      adjoint_of_priors(t, momentum.beta, momentum.beta_before);
       ++info.iterations;
       // A residual that is not finite ends it too.
       running = info.residual > p_.implicit_tolerance && info.iterations < p_.implicit_iterations;

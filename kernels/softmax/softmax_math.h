@@ -195,6 +195,22 @@ SEGPRIOR_HD inline double next_momentum(double &theta, bool restart) {
   return beta;
 }
 
+// Momentum of the implicit backward's adjoint iteration, when accelerated. Its restarts are scheduled, each
+// run twice as long as the one before: forward's test would need sums that the adjoint's increments do not
+// give, and without restarts it is no faster than the plain iteration.
+struct AdjointMomentum {
+  double theta = 1, beta = 0, beta_before = 0;  // of the coming pass, and of the one before it
+  int length = 8, left = 8;                     // of the current run: passes, and those to come
+
+  SEGPRIOR_HD void advance() {
+    const bool restart = left == 0;
+    if (restart) left = length *= 2;
+    --left;
+    beta_before = beta;
+    beta = next_momentum(theta, restart);
+  }
+};
+
 // Progress of one image through the iterations; kept in device memory, changed once an iteration.
 struct Progress {
   int32_t status;      // as in segprior_info
