@@ -1,10 +1,5 @@
+// Cases of TV and volumes.
 #include "tests/cases/cases.h"
-
-#include <cmath>
-#include <limits>
-#include <sstream>
-
-#include "tests/support/random.h"
 
 namespace segprior::test {
 
@@ -12,8 +7,6 @@ namespace {
 
 using Edge = Case::Edge;
 using Volumes = Case::Volumes;
-
-constexpr double kInf = std::numeric_limits<double>::infinity();
 
 std::vector<Case> build() {
   std::vector<Case> list;
@@ -194,19 +187,8 @@ std::vector<Case> build() {
       both(accelerate ? e.accelerate() : e);
     }
   }
+  add_prior_cases(list);
   return list;
-}
-
-ref::Array volumes_of(Random &random, const Case &c, int64_t voxels) {
-  ref::Array all;
-  for (int64_t b = 0; b < c.batch_; ++b) {
-    ref::Array image = random.array(c.classes_, 0.4, 1.6);
-    if (c.volumes_ == Volumes::equal_zero) image[b % c.classes_] = 0;
-    double sum = 0;
-    for (double value : image) sum += value;
-    for (double value : image) all.push_back(value * static_cast<double>(voxels) / sum);
-  }
-  return all;
 }
 
 }  // namespace
@@ -214,120 +196,6 @@ ref::Array volumes_of(Random &random, const Case &c, int64_t voxels) {
 const std::vector<Case> &softmax_cases() {
   static const std::vector<Case> list = build();
   return list;
-}
-
-int64_t Case::elements() const {
-  int64_t count = batch_ * classes_;
-  for (int64_t n : spatial_) count *= n;
-  return count;
-}
-
-std::string Case::text() const {
-  std::ostringstream out;
-  const auto numbers = [&](const auto &values) {
-    const char *separator = "{";
-    for (auto value : values) out << separator << value, separator = ", ";
-    out << "}";
-  };
-  out << "Case(";
-  numbers(spatial_);
-  out << ", " << classes_ << ", " << batch_ << ")";
-  if (!name_.empty()) out << ".name(\"" << name_ << "\")";
-  if (float32_) out << ".f32()";
-  if (eps_ != 0.5) out << ".eps(" << eps_ << ")";
-  if (init_eps_ != 0) out << ".init_eps(" << init_eps_ << ")";
-  if (tv_) out << ".tv(" << lam_ << ", " << tau_ << ")";
-  const char *edges[] = {"none", "per_image", "shared"};
-  if (edge_ != Edge::none) out << ".edge(Edge::" << edges[static_cast<int>(edge_)] << ")";
-  const char *kinds[] = {"none", "equal", "equal_zero", "box", "box_open", "lower", "upper"};
-  if (volumes_ != Volumes::none) out << ".volumes(Volumes::" << kinds[static_cast<int>(volumes_)] << ")";
-  if (!spacing_.empty()) {
-    out << ".spacing(";
-    numbers(spacing_);
-    out << ")";
-  }
-  out << ".iterations(" << iterations_ << ")";
-  if (tolerance_ > 0) out << ".tolerance(" << tolerance_ << ", " << check_interval_ << ")";
-  if (accelerate_) out << ".accelerate()";
-  if (checkpoint_ != 1) out << ".checkpoint(" << checkpoint_ << ")";
-  if (warm_start_) out << ".warm_start()";
-  if (accumulate_) out << ".accumulate()";
-  if (device_scalars_) out << ".device_scalars()";
-  out << ".seed(" << seed_ << ")";
-  return out.str();
-}
-
-ref::Problem make_problem(const Case &c) {
-  ref::Problem p;
-  const int32_t dtype = c.float32_ ? SEGPRIOR_FLOAT32 : SEGPRIOR_FLOAT64;
-  Random random(c.seed_);
-  p.batch = c.batch_;
-  p.classes = c.classes_;
-  p.spatial = c.spatial_;
-  p.spacing = c.spacing_;
-  p.tv = c.tv_;
-  p.accelerate = c.accelerate_;
-  p.iterations = c.iterations_;
-  p.check_interval = c.check_interval_;
-  p.tolerance = c.tolerance_;
-  p.single = c.float32_;
-  p.init_eps = c.init_eps_;
-  // Scalars given as tensors have the call's dtype; those in the options are float64.
-  const auto scalar = [&](double value) { return c.device_scalars_ ? rounded({value}, dtype)[0] : value; };
-  p.eps = scalar(c.eps_);
-  p.lam = scalar(c.lam_);
-  p.tau = scalar(c.tau_);
-  const int64_t voxels = p.voxels();
-  // The images differ in contrast, so that they stop at different iterations.
-  for (int64_t b = 0; b < c.batch_; ++b) {
-    const ref::Array image = random.array(c.classes_ * voxels, -1.0 - b, 1.0 + b);
-    p.features.insert(p.features.end(), image.begin(), image.end());
-  }
-  p.features = rounded(p.features, dtype);
-  if (c.edge_ != Edge::none) {
-    p.edge = random.array((c.edge_ == Edge::shared ? 1 : c.batch_) * voxels, 0.1, 1.5);
-    for (size_t k = 0; k < p.edge.size(); k += 5) p.edge[k] = 0;  // cut edges are legal
-    p.edge = rounded(p.edge, dtype);
-  }
-  if (c.volumes_ == Volumes::equal || c.volumes_ == Volumes::equal_zero) {
-    p.volume = ref::Volume::equality;
-    p.upper = p.lower = rounded(volumes_of(random, c, voxels), dtype);
-  } else if (c.volumes_ != Volumes::none) {
-    p.volume = ref::Volume::box;
-    const ref::Array centre = volumes_of(random, c, voxels);
-    for (size_t k = 0; k < centre.size(); ++k) {
-      const bool open = c.volumes_ == Volumes::box_open;
-      double lower = centre[k] * random.uniform(0.3, 1.0), upper = centre[k] * random.uniform(1.0, 1.8);
-      if (c.volumes_ == Volumes::upper || (open && k % 3 == 0)) lower = 0;
-      if (c.volumes_ == Volumes::lower || (open && k % 4 == 1)) upper = kInf;
-      if (open && k % 7 == 3) lower = upper = 0;
-      p.lower.push_back(lower);
-      p.upper.push_back(upper);
-    }
-    p.lower = rounded(p.lower, dtype);
-    p.upper = rounded(p.upper, dtype);
-  }
-  if (c.warm_start_) {
-    if (p.tv) p.init_tv = rounded(random.array(c.elements() * p.nd(), -0.3, 0.3), dtype);
-    if (p.volume != ref::Volume::none)
-      p.init_volume = rounded(random.array(c.batch_ * c.classes_, -0.3, 0.3), dtype);
-  }
-  return p;
-}
-
-ref::Array make_grad_u(const Case &c) {
-  Random random(c.seed_ + 1000);
-  return rounded(random.array(c.elements(), -1, 1), c.float32_ ? SEGPRIOR_FLOAT32 : SEGPRIOR_FLOAT64);
-}
-
-CallSettings settings_of(const Case &c) {
-  CallSettings settings;
-  settings.dtype = c.float32_ ? SEGPRIOR_FLOAT32 : SEGPRIOR_FLOAT64;
-  settings.checkpoint_interval = c.checkpoint_;
-  settings.device_scalars = c.device_scalars_;
-  settings.pass_lower = c.volumes_ != Volumes::upper;
-  settings.pass_upper = c.volumes_ != Volumes::lower;
-  return settings;
 }
 
 }  // namespace segprior::test

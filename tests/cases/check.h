@@ -12,7 +12,8 @@ struct Prepared {
   ref::Result result;
   ref::Array grad_u;
   ref::Gradients grads;
-  bool near_kink;  // float32 gradients can only be compared in the mean
+  bool near_kink;        // float32 gradients can only be compared in the mean
+  double amplification;  // of rounding errors of u by the feedback of threshold dynamics
 };
 
 // Moves on to the next seed while the run comes so close to a kink or a decision (ref::Margins) that float32
@@ -22,12 +23,16 @@ Prepared prepare(const Case &c);
 // Error bounds. Every rounding error is eps_machine times the size of the largest number in the softmax
 // argument (`logits`); projected dual steps do not amplify errors, so they add up over the iterations.
 struct Bounds {
-  double u, tv_dual, volume_dual;
+  double u, tv_dual, volume_dual, star_dual;
   double relative;  // of gradients, relative to the scale of each
 };
 Bounds bounds_of(const Prepared &p);
+double small_unit(const Case &c);  // rounding error of 16-bit storage, relative; 0 without
 
-// Forward and both backward modes on one device against the reference.
+// Whether the device has the path that the case asks for.
+bool serves(Device &device, const Case &c);
+
+// Forward and both backward modes (with implicit(), all three) on one device against the reference.
 void check_case(const Prepared &p, Device &device);
 
 }  // namespace segprior::test

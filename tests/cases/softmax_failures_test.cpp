@@ -5,6 +5,7 @@
 #include <cmath>
 #include <functional>
 #include <limits>
+#include <string>
 
 #include "tests/cases/cases.h"
 #include "tests/support/compare.h"
@@ -20,6 +21,14 @@ constexpr double kInf = std::numeric_limits<double>::infinity();
 Case base() {
   Case c({9, 11}, 3, 3);
   c.f32().tv(0.3).edge(Case::Edge::per_image).equal().iterations(6).warm_start().checkpoint(2);
+  return c;
+}
+
+// With every prior.
+Case mix() {
+  Case c({5, 7}, 3, 3);
+  c.f32().tv(0.3).td(0.2).td_kernel({3, 5}).td_edge(Case::Edge::per_image).star({1, 2}).equal();
+  c.mask(Case::Mask::shared).warm_start().iterations(3).checkpoint(2);
   return c;
 }
 
@@ -60,6 +69,7 @@ void check_isolated(const Case &c, int expected, const std::function<void(ref::P
     compare("u", spoilt.u->get(), healthy.u->get());
     if (spoilt.tv_dual) compare("tv_dual", spoilt.tv_dual->get(), healthy.tv_dual->get());
     if (spoilt.volume_dual) compare("volume_dual", spoilt.volume_dual->get(), healthy.volume_dual->get());
+    if (spoilt.star_dual) compare("star_dual", spoilt.star_dual->get(), healthy.star_dual->get());
     for (int64_t b : {0, 2}) {
       CHECK(infos[b].status == healthy.infos()[b].status);
       CHECK(infos[b].residual == healthy.infos()[b].residual);
@@ -72,8 +82,10 @@ void check_isolated(const Case &c, int expected, const std::function<void(ref::P
     const auto healthy_list = healthy.gradient_list(), spoilt_list = spoilt.gradient_list();
     for (size_t n = 0; n < spoilt_list.size(); ++n) {
       const ref::Array got = spoilt_list[n].second->get();
-      if (got.size() == 1)
-        CHECK_MESSAGE(std::isnan(got[0]), spoilt_list[n].first, " sums over the batch and must be NaN");
+      const std::string name = spoilt_list[n].first;
+      if (got.size() == 1 || name == "grads.td_kernel" || name == "grads.star_tau")
+        CHECK_MESSAGE(all_nan(got, 0, static_cast<int64_t>(got.size())), name,
+                      " sums over the batch and must be NaN");
       else
         compare(spoilt_list[n].first, got, healthy_list[n].second->get());
     }
@@ -140,6 +152,69 @@ TEST_CASE("softmax: a failing image is flagged and leaves the others alone [smal
   }
 }
 
+TEST_CASE("softmax: a failing image of a mix is flagged and leaves the others alone [small]") {
+  const ref::Problem p = make_problem(mix());
+  int64_t valid = 0, masked = 0;
+  while (!p.valid(0, valid)) ++valid;
+  while (p.valid(0, masked)) ++masked;
+  const int64_t voxels = p.voxels();
+  SUBCASE("NaN at a valid voxel") {
+    check_isolated(mix(), SEGPRIOR_NONFINITE_INPUT,
+                   [=](ref::Problem &q) { q.features[(3 + 2) * voxels + valid] = kNaN; });
+  }
+  SUBCASE("edges") {
+    for (const double value : {-0.5, kNaN, kInf}) {
+      check_isolated(mix(), SEGPRIOR_INVALID_PARAMETER,
+                     [=](ref::Problem &q) { q.td.edge[voxels + valid] = value; });
+      check_isolated(mix().edge(Case::Edge::per_image), SEGPRIOR_INVALID_PARAMETER,
+                     [=](ref::Problem &q) { q.edge[voxels + valid] = value; });
+    }
+  }
+  SUBCASE("centres") {
+    check_isolated(mix(), SEGPRIOR_NONFINITE_INPUT, [](ref::Problem &q) { q.star.center[4 + 1] = kNaN; });
+    check_isolated(mix(), SEGPRIOR_NONFINITE_INPUT, [](ref::Problem &q) { q.star.center[4 + 2] = kInf; });
+  }
+  SUBCASE("warm starts of star duals") {
+    check_isolated(mix(), SEGPRIOR_INVALID_PARAMETER,
+                   [=](ref::Problem &q) { q.star.init[3 * voxels + valid] = -0.25; });
+    check_isolated(mix(), SEGPRIOR_NONFINITE_INPUT,
+                   [=](ref::Problem &q) { q.star.init[2 * voxels + valid] = kNaN; });
+    check_isolated(mix(), SEGPRIOR_NONFINITE_INPUT,
+                   [=](ref::Problem &q) { q.star.init[2 * voxels + valid] = kInf; });
+  }
+  SUBCASE("a warm start beyond the range") {
+    check_isolated(mix(), SEGPRIOR_BREAKDOWN,
+                   [=](ref::Problem &q) { q.star.init[2 * voxels + valid] = 3e38; });
+  }
+  SUBCASE("whatever masked voxels hold") {
+    // make_problem has put NaN there. Infinity and numbers out of range are no different.
+    for (segprior_device which : all_devices())
+      for (const double value : {kInf, -kInf, -7.0, 3e38}) {
+        INFO(name_of(which) << ", " << value);
+        Device device(which);
+        const Case c = mix().edge(Case::Edge::per_image);
+        const ref::Problem clean = make_problem(c);
+        ref::Problem filled = clean;
+        for (ref::Array *values :
+             {&filled.features, &filled.edge, &filled.init_tv, &filled.td.edge, &filled.star.init})
+          for (double &element : *values)
+            if (std::isnan(element)) element = value;
+        SoftmaxCall want(device, clean, settings_of(c)), got(device, filled, settings_of(c));
+        REQUIRE(want.forward() == SEGPRIOR_OK);
+        REQUIRE(got.forward() == SEGPRIOR_OK);
+        CHECK(got.infos()[1].status == SEGPRIOR_ITERATION_CAP);
+        CHECK(got.u->get() == want.u->get());
+        CHECK(got.star_dual->get() == want.star_dual->get());
+        REQUIRE(want.backward(SEGPRIOR_BACKWARD_UNROLLED, make_grad_u(c)) == SEGPRIOR_OK);
+        REQUIRE(got.backward(SEGPRIOR_BACKWARD_UNROLLED, make_grad_u(c)) == SEGPRIOR_OK);
+        const auto got_list = got.gradient_list(), want_list = want.gradient_list();
+        for (size_t n = 0; n < got_list.size(); ++n)
+          CHECK_MESSAGE(got_list[n].second->get() == want_list[n].second->get(),
+                        std::string(got_list[n].first));
+      }
+  }
+}
+
 TEST_CASE("softmax: bad scalars in device memory fail every image [small]") {
   for (segprior_device which : all_devices()) {
     INFO(name_of(which));
@@ -166,6 +241,41 @@ TEST_CASE("softmax: bad scalars in device memory fail every image [small]") {
     expect("tau -1", SEGPRIOR_INVALID_PARAMETER, [](ref::Problem &p) { p.tau = -1; });
     expect("tau NaN", SEGPRIOR_INVALID_PARAMETER, [](ref::Problem &p) { p.tau = kNaN; });
     expect("tiny eps", SEGPRIOR_BREAKDOWN, [](ref::Problem &p) { p.eps = 1e-36; });
+  }
+}
+
+TEST_CASE("softmax: bad scalars of threshold dynamics and stars fail every image [small]") {
+  for (segprior_device which : all_devices()) {
+    INFO(name_of(which));
+    Device device(which);
+    Case gaussian({5, 7}, 3, 2);
+    gaussian.f32().td(0.2).star({1, 2}, 0.2).iterations(3).device_scalars();
+    Case given = gaussian;
+    given.td_kernel({3, 5});
+    const auto expect = [&](const char *what, const Case &c, int status,
+                            const std::function<void(ref::Problem &)> &damage) {
+      ref::Problem p = make_problem(c);
+      damage(p);
+      SoftmaxCall call(device, p, settings_of(c));
+      INFO(std::string(what));
+      REQUIRE_MESSAGE(call.forward() == SEGPRIOR_OK, segprior_last_error());
+      for (const segprior_info &info : call.infos()) CHECK(info.status == status);
+      CHECK(all_nan(call.u->get(), 0, c.elements()));
+      REQUIRE(call.backward(SEGPRIOR_BACKWARD_UNROLLED, make_grad_u(c)) == SEGPRIOR_OK);
+      for (const auto &gradient : call.gradient_list())
+        CHECK_MESSAGE(all_nan(gradient.second->get(), 0, gradient.second->size()),
+                      std::string(gradient.first));
+    };
+    for (const double value : {-1., kNaN, kInf})
+      expect("td_lam", gaussian, SEGPRIOR_INVALID_PARAMETER, [=](ref::Problem &p) { p.td.lam = value; });
+    for (const double value : {0., -1., kNaN, kInf}) {
+      expect("td_sigma", gaussian, SEGPRIOR_INVALID_PARAMETER, [=](ref::Problem &p) { p.td.sigma = value; });
+      expect("star_tau", given, SEGPRIOR_INVALID_PARAMETER, [=](ref::Problem &p) { p.star.tau[1] = value; });
+    }
+    for (const double value : {kNaN, kInf, -kInf})
+      expect("td_kernel", given, SEGPRIOR_NONFINITE_INPUT, [=](ref::Problem &p) { p.td.kernel[7] = value; });
+    expect("td_lam", gaussian, SEGPRIOR_BREAKDOWN, [](ref::Problem &p) { p.td.lam = 1e37; });
+    expect("td_kernel", given, SEGPRIOR_BREAKDOWN, [](ref::Problem &p) { p.td.kernel[7] = 1e37; });
   }
 }
 

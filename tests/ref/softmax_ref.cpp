@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <memory>
 
 namespace segprior::ref {
 
@@ -11,29 +12,23 @@ namespace {
 constexpr double kInf = std::numeric_limits<double>::infinity();
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
-double spacing_of(const Problem &p, int axis) { return p.spacing.empty() ? 1.0 : p.spacing[axis]; }
-
-int64_t stride_of(const Problem &p, int axis) {
-  int64_t stride = 1;
-  for (int d = p.nd() - 1; d > axis; --d) stride *= p.spatial[d];
-  return stride;
-}
-
-double inverse_square_spacing(const Problem &p) {
-  double sum = 0;
-  for (int d = 0; d < p.nd(); ++d) sum += 1 / (spacing_of(p, d) * spacing_of(p, d));
-  return sum;
-}
-
 // One image of the problem.
 class Image {
  public:
   Image(const Problem &p, int64_t b, Result &result)
-      : p_(p), b_(b), result_(result), voxels_(p.voxels()), classes_(p.classes), nd_(p.nd()) {}
+      : p_(p), b_(b), result_(result), voxels_(p.voxels()), classes_(p.classes), nd_(p.nd()) {
+    if (p.td.on) {
+      correlation_ = std::make_unique<Correlation>(p, b);
+      for (int64_t i = 0; i < classes_; ++i) kernels_.push_back(kernel_of(p, i));
+    }
+    directions_.resize(p.star.count());
+    Array length;
+    for (int64_t m = 0; m < p.star.count(); ++m) star_direction(p, b, m, directions_[m], length);
+  }
 
   Trace run() {
     Trace trace;
-    trace.status = start_status();
+    trace.status = start_status(p_, b_);
     if (trace.status == nonfinite_input || trace.status == breakdown || trace.status == invalid_parameter) {
       trace.residual = kNaN;
       return trace;
@@ -45,70 +40,57 @@ class Image {
 
  private:
   const double *features() const { return &p_.features[b_ * classes_ * voxels_]; }
-  double edge(int64_t x) const {
-    if (p_.edge.empty()) return 1;
-    return p_.edge[(static_cast<int64_t>(p_.edge.size()) == voxels_ ? 0 : b_ * voxels_) + x];
+  // Of an edge field that may be absent or shared.
+  double field(const Array &edge, int64_t x) const {
+    if (edge.empty()) return 1;
+    return edge[(static_cast<int64_t>(edge.size()) == voxels_ ? 0 : b_ * voxels_) + x];
   }
   double lower(int64_t i) const { return p_.lower[b_ * classes_ + i]; }
   double upper(int64_t i) const { return p_.upper[b_ * classes_ + i]; }
   bool excluded(int64_t i) const { return p_.volume != Volume::none && upper(i) == 0; }
 
-  int start_status() const {
-    bool valid = p_.eps > 0 && p_.eps < kInf;
-    double max_edge = 0, max_feature = 0, max_init = 0, sum_lower = 0, sum_upper = 0, inverse = 0;
-    if (p_.tv) {
-      valid = valid && p_.lam >= 0 && p_.lam < kInf && p_.step() > 0 && p_.step() < kInf;
-      for (int64_t x = 0; x < voxels_; ++x) {
-        if (!(edge(x) >= 0 && edge(x) < kInf)) valid = false;
-        max_edge = std::max(max_edge, edge(x));
-      }
+  // div v + div(ahead s), added to r.
+  void add_duals(const Array &v, const Array &ahead, Array &r) const {
+    Array part(voxels_);
+    for (int64_t i = 0; p_.tv && i < classes_; ++i) {
+      divergence(p_, &v[i * nd_ * voxels_], part.data(), b_);
+      for (int64_t x = 0; x < voxels_; ++x) r[i * voxels_ + x] += part[x];
     }
-    if (p_.volume != Volume::none)
-      for (int64_t i = 0; i < classes_; ++i) {
-        if (!(lower(i) >= 0 && upper(i) >= lower(i) && lower(i) < kInf)) valid = false;
-        sum_lower += lower(i);
-        sum_upper += upper(i);
-      }
-    if (!valid) return invalid_parameter;
-
-    bool finite = true;
-    for (int64_t k = 0; k < classes_ * voxels_; ++k) {
-      if (!std::isfinite(features()[k])) finite = false;
-      max_feature = std::max(max_feature, std::fabs(features()[k]));
+    Array along(nd_ * voxels_);
+    for (int64_t m = 0; m < p_.star.count(); ++m) {
+      for (int64_t k = 0; k < nd_ * voxels_; ++k)
+        along[k] = ahead[m * voxels_ + k % voxels_] * directions_[m][k];
+      divergence(p_, along.data(), part.data(), b_);
+      for (int64_t x = 0; x < voxels_; ++x) r[p_.star.classes[m] * voxels_ + x] += part[x];
     }
-    if (!p_.init_tv.empty())
-      for (int64_t k = 0; k < classes_ * nd_ * voxels_; ++k) {
-        const double value = p_.init_tv[b_ * classes_ * nd_ * voxels_ + k];
-        if (!std::isfinite(value)) finite = false;
-        max_init = std::max(max_init, std::fabs(value));
-      }
-    if (!p_.init_volume.empty())
-      for (int64_t i = 0; i < classes_; ++i)
-        if (!excluded(i) && !std::isfinite(p_.init_volume[b_ * classes_ + i])) finite = false;
-    if (!finite) return nonfinite_input;
-
-    const double limit = p_.single ? 1e30 : 1e280;
-    const double init_eps = p_.init_eps > 0 ? p_.init_eps : p_.eps;
-    for (int d = 0; d < nd_; ++d) inverse += 1 / spacing_of(p_, d);
-    const double dual = std::max(p_.tv ? p_.lam * max_edge : 0.0, max_init);
-    if (!((max_feature + 2 * dual * inverse) / std::min(p_.eps, init_eps) < limit)) return breakdown;
-
-    const double slack = 0.5 + 1e-5 * voxels_;
-    if (p_.volume != Volume::none && (sum_lower > voxels_ + slack || sum_upper < voxels_ - slack))
-      return infeasible_volume;
-    return iteration_cap;
   }
 
-  // S((o - div v + f) / eps) of every voxel.
-  Array softmax(const Array &v, const Array &f, double eps) {
-    Array out(classes_ * voxels_), r(voxels_);
+  // lam (e (k * (1 - u)) - k * (e u)).
+  Array td_force(const Array &u) const {
+    Array force(classes_ * voxels_), complement(voxels_), weighted(voxels_), first(voxels_), second(voxels_);
     for (int64_t i = 0; i < classes_; ++i) {
-      std::fill(r.begin(), r.end(), 0.0);
-      if (p_.tv) divergence(p_, &v[i * nd_ * voxels_], r.data());
+      for (int64_t x = 0; x < voxels_; ++x) {
+        complement[x] = 1 - u[i * voxels_ + x];  // Correlation leaves masked voxels out
+        weighted[x] = p_.valid(b_, x) ? field(p_.td.edge, x) * u[i * voxels_ + x] : 0;
+      }
+      correlation_->apply(kernels_[i], complement.data(), first.data());
+      correlation_->apply(kernels_[i], weighted.data(), second.data());
       for (int64_t x = 0; x < voxels_; ++x)
-        out[i * voxels_ + x] = excluded(i) ? -kInf : (features()[i * voxels_ + x] - r[x] + f[i]) / eps;
+        if (p_.valid(b_, x))
+          force[i * voxels_ + x] = p_.td.lam * (field(p_.td.edge, x) * first[x] - second[x]);
     }
+    return force;
+  }
+
+  // S((o - r + f) / eps) of every valid voxel, 0 elsewhere.
+  Array softmax(const Array &r, const Array &f, double eps) {
+    Array out(classes_ * voxels_);
     for (int64_t x = 0; x < voxels_; ++x) {
+      if (!p_.valid(b_, x)) continue;
+      for (int64_t i = 0; i < classes_; ++i) {
+        const int64_t at = i * voxels_ + x;
+        out[at] = excluded(i) ? -kInf : (features()[at] - r[at] + f[i]) / eps;
+      }
       double top = -kInf, sum = 0;
       for (int64_t i = 0; i < classes_; ++i) top = std::max(top, out[i * voxels_ + x]);
       for (int64_t i = 0; i < classes_; ++i) {
@@ -128,30 +110,37 @@ class Image {
     s.f.assign(classes_, 0.0);
     if (p_.tv && !p_.init_tv.empty())
       for (int64_t k = 0; k < classes_ * nd_ * voxels_; ++k) {
-        // A component at the far border points out of the grid: it belongs to no difference and counts as 0.
+        // A component that points out of the grid or at a masked voxel belongs to no difference: it is 0.
         const int axis = static_cast<int>(k / voxels_ % nd_);
-        const int64_t n = p_.spatial[axis], along = k % voxels_ / stride_of(p_, axis) % n;
-        s.q[k] = along + 1 < n ? p_.init_tv[b_ * classes_ * nd_ * voxels_ + k] : 0;
+        s.q[k] = is_link(p_, b_, axis, k % voxels_) ? p_.init_tv[b_ * classes_ * nd_ * voxels_ + k] : 0;
       }
+    s.g.assign(p_.star.count() * voxels_, 0.0);
+    if (!p_.star.init.empty())
+      for (size_t k = 0; k < s.g.size(); ++k)
+        s.g[k] = p_.valid(b_, k % voxels_) ? p_.star.init[b_ * s.g.size() + k] : 0;
     if (p_.volume != Volume::none)
       for (int64_t i = 0; i < classes_; ++i) {
         if (!p_.init_volume.empty()) s.f[i] = p_.init_volume[b_ * classes_ + i];
         if (excluded(i)) s.f[i] = -kInf;
       }
     s.v = s.q;
-    s.u = softmax(s.v, s.f, p_.init_eps > 0 ? p_.init_eps : p_.eps);
+    s.ahead = s.g;
+    s.r.assign(classes_ * voxels_, 0.0);
+    add_duals(s.v, s.ahead, s.r);
+    s.u = softmax(s.r, s.f, p_.init_eps > 0 ? p_.init_eps : p_.eps);
     return s;
   }
 
   // q' = projection of v - tau grad u onto |q| <= lam e.
   void tv_step(const Iterate &from, Step &step, Array &q) {
-    step.y.resize(from.v.size());
-    q.resize(from.v.size());
+    step.y.assign(from.v.size(), 0.0);
+    q.assign(from.v.size(), 0.0);
     Array slope(nd_ * voxels_);
     const double smallest = p_.spacing.empty() ? 1 : *std::min_element(p_.spacing.begin(), p_.spacing.end());
     for (int64_t i = 0; i < classes_; ++i) {
-      gradient(p_, &from.u[i * voxels_], slope.data());
+      gradient(p_, &from.u[i * voxels_], slope.data(), b_);
       for (int64_t x = 0; x < voxels_; ++x) {
+        if (!p_.valid(b_, x)) continue;  // y and q stay 0
         double norm = 0;
         bool moves = false;  // false at the far corner, whose q touches nothing
         for (int d = 0; d < nd_; ++d) {
@@ -161,7 +150,7 @@ class Image {
           moves = moves || slope[d * voxels_ + x] != 0;
         }
         norm = std::sqrt(norm);
-        const double b = p_.lam * edge(x);
+        const double b = p_.lam * field(p_.edge, x);
         // With b = 0 only the direction of y matters; it is lost where y is rounding noise.
         const double scale = b > 0 ? norm + b : p_.step() / smallest;
         if (moves)
@@ -174,8 +163,33 @@ class Image {
     }
   }
 
-  void volume_step(const Array &v, const Array &f, Step &step, Array &next) {
-    step.w = softmax(v, f, p_.eps);
+  // g' = max(ahead - tau s . grad u, 0).
+  void star_step(const Iterate &from, Step &step, Array &g) {
+    step.star_y.assign(from.g.size(), 0.0);
+    g.assign(from.g.size(), 0.0);
+    Array slope(nd_ * voxels_);
+    const double smallest = p_.spacing.empty() ? 1 : *std::min_element(p_.spacing.begin(), p_.spacing.end());
+    for (int64_t m = 0; m < p_.star.count(); ++m) {
+      gradient(p_, &from.u[p_.star.classes[m] * voxels_], slope.data(), b_);
+      for (int64_t x = 0; x < voxels_; ++x) {
+        const int64_t at = m * voxels_ + x;
+        double rise = 0;
+        bool moves = false;  // false where g touches nothing: at the centre, in the far corner
+        for (int d = 0; d < nd_; ++d) {
+          const double along = directions_[m][d * voxels_ + x];
+          rise += along * slope[d * voxels_ + x];
+          moves = moves || (along != 0 && is_link(p_, b_, d, x));
+        }
+        step.star_y[at] = from.ahead[at] - p_.star_step(m) * rise;
+        g[at] = std::max(step.star_y[at], 0.0);
+        const double scale = std::fabs(from.ahead[at]) + p_.star_step(m) / smallest;
+        if (moves) result_.margins.star = std::min(result_.margins.star, std::fabs(step.star_y[at]) / scale);
+      }
+    }
+  }
+
+  void volume_step(const Array &r, const Array &f, Step &step, Array &next) {
+    step.w = softmax(r, f, p_.eps);
     step.mass.assign(classes_, 0.0);
     step.active.assign(classes_, 0);
     next = f;
@@ -183,7 +197,8 @@ class Image {
       if (excluded(i)) continue;
       for (int64_t x = 0; x < voxels_; ++x) step.mass[i] += step.w[i * voxels_ + x];
       const double floor = p_.single ? std::numeric_limits<float>::min() : std::numeric_limits<double>::min();
-      const double level = std::log(std::max(step.mass[i], floor)) - f[i] / p_.eps;
+      step.mass[i] = std::max(step.mass[i], floor);
+      const double level = std::log(step.mass[i]) - f[i] / p_.eps;
       const double at_lower = p_.eps * (std::log(lower(i)) - level);
       const double at_upper = p_.eps * (std::log(upper(i)) - level);
       if (p_.volume == Volume::equality) {
@@ -206,14 +221,17 @@ class Image {
     }
   }
 
-  // <v - q', q' - q> > 0: the momentum points uphill.
+  // <v - q', q' - q> / tau summed over the dual fields > 0: the momentum points uphill.
   bool uphill(const Iterate &from, const Iterate &to) {
     double dot = 0, terms = 0;
-    for (size_t k = 0; k < from.v.size(); ++k) {
-      const double term = (from.v[k] - to.q[k]) * (to.q[k] - from.q[k]);
+    const auto add = [&](double ahead, double next, double last, double tau) {
+      const double term = (ahead - next) * (next - last) / tau;
       dot += term;
       terms += std::fabs(term);
-    }
+    };
+    for (size_t k = 0; k < from.q.size(); ++k) add(from.v[k], to.q[k], from.q[k], p_.step());
+    for (size_t k = 0; k < from.g.size(); ++k)
+      add(from.ahead[k], to.g[k], from.g[k], p_.star_step(k / voxels_));
     if (terms > 0) result_.margins.restart = std::min(result_.margins.restart, std::fabs(dot) / terms);
     return dot > 0;
   }
@@ -221,7 +239,7 @@ class Image {
   void iterate(Trace &trace) {
     const int total = p_.iterations;
     double theta = 1;
-    const bool accelerate = p_.accelerate && p_.tv;  // the momentum is that of q
+    const bool accelerate = p_.accelerate && (p_.tv || p_.star.count() > 0);  // of q and g
     bool restart = false, reached = false, last = total == 1;
     for (int t = 0; t < total; ++t) {
       const Iterate &from = trace.iterates.back();
@@ -236,15 +254,21 @@ class Image {
         step.beta = (theta - 1) / next;
         theta = next;
       }
-      if (p_.tv) {
-        tv_step(from, step, to.q);
-        to.v = to.q;
-        for (size_t k = 0; k < to.v.size(); ++k) to.v[k] += step.beta * (to.q[k] - from.q[k]);
-        if (accelerate) restart = uphill(from, to);
-      }
+      if (p_.td.on)
+        to.r = td_force(from.u);
+      else
+        to.r.assign(classes_ * voxels_, 0.0);
+      if (p_.tv) tv_step(from, step, to.q);
+      star_step(from, step, to.g);
+      to.v = to.q;
+      to.ahead = to.g;
+      for (size_t k = 0; k < to.v.size(); ++k) to.v[k] += step.beta * (to.q[k] - from.q[k]);
+      for (size_t k = 0; k < to.g.size(); ++k) to.ahead[k] += step.beta * (to.g[k] - from.g[k]);
+      if (accelerate) restart = uphill(from, to);
+      add_duals(to.v, to.ahead, to.r);
       to.f = from.f;
-      if (p_.volume != Volume::none) volume_step(to.v, from.f, step, to.f);
-      to.u = softmax(to.v, to.f, p_.eps);
+      if (p_.volume != Volume::none) volume_step(to.r, from.f, step, to.f);
+      to.u = softmax(to.r, to.f, p_.eps);
 
       double residual = 0;
       for (size_t k = 0; k < to.u.size(); ++k) residual = std::max(residual, std::fabs(to.u[k] - from.u[k]));
@@ -272,41 +296,12 @@ class Image {
   Result &result_;
   const int64_t voxels_, classes_;
   const int nd_;
+  std::unique_ptr<Correlation> correlation_;
+  std::vector<Kernel> kernels_;    // [I]
+  std::vector<Array> directions_;  // [M], each [nd, *S]
 };
 
 }  // namespace
-
-int64_t Problem::voxels() const {
-  int64_t count = 1;
-  for (int64_t n : spatial) count *= n;
-  return count;
-}
-
-double Problem::step_slope() const { return 1 / ((accelerate ? 2 : 1) * inverse_square_spacing(*this)); }
-double Problem::last_eps() const { return iterations == 0 && init_eps > 0 ? init_eps : eps; }
-double Problem::step() const { return tau != 0 ? tau : eps * step_slope(); }
-
-void gradient(const Problem &p, const double *u, double *q) {
-  const int64_t voxels = p.voxels();
-  for (int d = 0; d < p.nd(); ++d) {
-    const int64_t stride = stride_of(p, d), n = p.spatial[d];
-    for (int64_t x = 0; x < voxels; ++x)
-      q[d * voxels + x] = x / stride % n + 1 < n ? (u[x + stride] - u[x]) / spacing_of(p, d) : 0;
-  }
-}
-
-void divergence(const Problem &p, const double *q, double *r) {
-  const int64_t voxels = p.voxels();
-  std::fill_n(r, voxels, 0.0);
-  for (int d = 0; d < p.nd(); ++d) {
-    const int64_t stride = stride_of(p, d), n = p.spatial[d];
-    for (int64_t x = 0; x < voxels; ++x) {
-      const int64_t k = x / stride % n;
-      const double here = k + 1 < n ? q[d * voxels + x] : 0, before = k > 0 ? q[d * voxels + x - stride] : 0;
-      r[x] += (here - before) / spacing_of(p, d);
-    }
-  }
-}
 
 Result forward(const Problem &p) {
   Result result;
@@ -324,6 +319,7 @@ Result forward(const Problem &p) {
     append(result.u, end.u, plane, failed);
     if (p.tv) append(result.tv_dual, end.q, plane * p.nd(), failed);
     if (p.volume != Volume::none) append(result.volume_dual, end.f, p.classes, failed);
+    append(result.star_dual, end.g, p.star.count() * p.voxels(), failed);
     result.images.push_back(std::move(trace));
   }
   return result;

@@ -4,6 +4,8 @@
 #include <cstring>
 #include <stdexcept>
 
+#include "tests/support/small_types.h"
+
 #if defined(SEGPRIOR_WITH_CUDA)
 #include <cuda_runtime.h>
 #endif
@@ -31,7 +33,18 @@ int64_t product(const std::vector<int64_t> &shape) {
   return size;
 }
 
-size_t size_of(int32_t dtype) { return dtype == SEGPRIOR_FLOAT32 ? sizeof(float) : sizeof(double); }
+size_t size_of(int32_t dtype) {
+  switch (dtype) {
+    case SEGPRIOR_FLOAT32:
+      return sizeof(float);
+    case SEGPRIOR_FLOAT64:
+      return sizeof(double);
+    case SEGPRIOR_UINT8:
+      return 1;
+    default:
+      return sizeof(uint16_t);
+  }
+}
 
 }  // namespace
 
@@ -166,9 +179,16 @@ void Tensor::set(const ref::Array &values) {
   require(static_cast<int64_t>(values.size()) == size_, "Tensor::set: wrong number of values");
   if (dtype_ == SEGPRIOR_FLOAT64) {
     memory_.upload(values.data());
-  } else {
+  } else if (dtype_ == SEGPRIOR_FLOAT32) {
     const std::vector<float> floats(values.begin(), values.end());
     memory_.upload(floats.data());
+  } else if (dtype_ == SEGPRIOR_UINT8) {
+    const std::vector<uint8_t> bytes(values.begin(), values.end());
+    memory_.upload(bytes.data());
+  } else {
+    std::vector<uint16_t> bits;
+    for (double value : values) bits.push_back(encode(small_float(dtype_), value));
+    memory_.upload(bits.data());
   }
 }
 
@@ -176,16 +196,28 @@ ref::Array Tensor::get() const {
   ref::Array values(size_);
   if (dtype_ == SEGPRIOR_FLOAT64) {
     memory_.download(values.data());
-  } else {
+  } else if (dtype_ == SEGPRIOR_FLOAT32) {
     std::vector<float> floats(size_);
     memory_.download(floats.data());
     values.assign(floats.begin(), floats.end());
+  } else if (dtype_ == SEGPRIOR_UINT8) {
+    const std::vector<unsigned char> bytes = memory_.content();
+    values.assign(bytes.begin(), bytes.end());
+  } else {
+    std::vector<uint16_t> bits(size_);
+    memory_.download(bits.data());
+    for (int64_t k = 0; k < size_; ++k) values[k] = decode(small_float(dtype_), bits[k]);
   }
   return values;
 }
 
 ref::Array rounded(const ref::Array &values, int32_t dtype) {
   if (dtype == SEGPRIOR_FLOAT64) return values;
+  if (is_small(dtype)) {
+    ref::Array out;
+    for (double value : values) out.push_back(decode(small_float(dtype), encode(small_float(dtype), value)));
+    return out;
+  }
   const std::vector<float> floats(values.begin(), values.end());
   return ref::Array(floats.begin(), floats.end());
 }

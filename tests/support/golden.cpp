@@ -29,6 +29,16 @@ bool Golden::has(const std::string &array) const {
 
 ref::Array Golden::array(const std::string &array) const { return read_npy(folder + "/" + array + ".npy"); }
 
+ref::Array Golden::stars(const std::string &array_name, int64_t size) const {
+  ref::Array all(problem.batch * problem.star.count() * size);
+  for (int64_t m = 0; m < problem.star.count(); ++m) {
+    const ref::Array one = array(array_name + "_" + std::to_string(problem.star.classes[m]));
+    for (int64_t b = 0; b < problem.batch; ++b)
+      for (int64_t k = 0; k < size; ++k) all[(b * problem.star.count() + m) * size + k] = one[b * size + k];
+  }
+  return all;
+}
+
 Golden read_golden(const std::string &name) {
   Golden g;
   g.name = name;
@@ -64,19 +74,40 @@ Golden read_golden(const std::string &name) {
       p.volume = word == "box" ? ref::Volume::box : ref::Volume::equality;
       p.lower = g.array(word == "box" ? "volume_lower" : "volume");
       p.upper = g.array(word == "box" ? "volume_upper" : "volume");
+    } else if (key == "td_lam") {
+      p.td.on = true;
+      values >> p.td.lam;
+    } else if (key == "td_size") {
+      values >> p.td.size;
+      p.td.extent.assign(p.nd(), p.td.size);
+      p.td.kernel = g.array("td_kernel");
+    } else if (key == "td_sigma") {
+      values >> p.td.sigma;
+    } else if (key == "td_edge") {
+      p.td.edge = g.array("td_edge");
+    } else if (key == "star") {
+      int32_t class_index = 0;
+      double tau = 0;
+      values >> class_index >> tau;
+      p.star.classes.push_back(class_index);
+      p.star.tau.push_back(tau);
     } else {
       throw std::runtime_error(g.folder + "/case.txt: unknown key " + key);
     }
   }
   p.features = g.array("o");
   g.grad_u = g.array("grad_u");
+  p.star.center = g.stars("star_center", p.nd());
   return g;
 }
 
 std::vector<std::string> golden_names() {
   return {"tv_1d",           "tv_softmax_2d",     "vptv_2d",       "vptv_2d_edge",
           "vptv_2d_medium",  "vptv_2d_small_eps", "vptv_3d",       "vptv_3d_spacing",
-          "vptv_21_classes", "volume_only_2d",    "box_volume_2d", "thin_2d"};
+          "vptv_21_classes", "volume_only_2d",    "box_volume_2d", "thin_2d",
+          "std_2d",          "std_2d_edge",       "std_2d_eps01",  "std_2d_medium",
+          "vpstd_2d",        "vpstd_3d",          "ssstd_2d",      "ssstd_3d",
+          "all_priors_2d"};
 }
 
 }  // namespace segprior::test

@@ -18,6 +18,8 @@ struct Golden {
 
   bool has(const std::string &array) const;
   ref::Array array(const std::string &name) const;  // of the file <name>.npy
+  // The files <name>_<class> [B, size] of all star classes, as one array [B, M, size].
+  ref::Array stars(const std::string &name, int64_t size) const;
 };
 
 Golden read_golden(const std::string &name);
