@@ -8,8 +8,11 @@
 // the final one and beta = 0. Its features' gradient is a series, one term a pass; an image stops when the
 // largest entry of a term is below the tolerance times that of the first one.
 #include <algorithm>
+#include <utility>
 
+#include "kernels/softmax/softmax_cuda_chip.h"
 #include "kernels/softmax/softmax_cuda_mixed.h"
+#include "kernels/softmax/softmax_cuda_td_adjoint.h"
 
 namespace segprior::softmax::cuda {
 
@@ -22,6 +25,8 @@ struct BackwardScratch {
   // Iterates between two checkpoints, recomputed; the feasible duals only of the last one.
   T *v = nullptr, *q = nullptr, *star_v = nullptr, *star_g = nullptr, *u = nullptr;
   Passes passes{};
+  TdPlan td_plan{};  // of the fused adjoint of threshold dynamics; no tiles: it does not serve the problem
+  double *td_sums = nullptr;
 
   BackwardScratch(const Problem &p, Mode mode, Arena &arena) : mixed(carve_mixed<T>(p, arena)) {
     const Grid &g = p.grid;
@@ -50,6 +55,8 @@ struct BackwardScratch {
       u = arena.take<T>(field, between);
     }
     if (p.td.on) {
+      if (!frozen) td_plan = td_adjoint_plan(p, shared_memory_per_block());
+      td_sums = arena.take<double>(2 * g.batch * td_plan.tiles());
       adjoint.td_partials = arena.take<double>(2 * g.batch * g.classes * chunks);
       adjoint.td_edge = arena.take<T>(p.td.has_edge ? g.batch * g.voxels() : 0);
       adjoint.td_kernel = arena.take<double>(p.td.gaussian ? 0 : g.batch * g.classes * p.td.taps());
@@ -105,6 +112,7 @@ class Backward {
     if (!grads.td_edge) a_.td_edge = nullptr;
     if (!grads.td_kernel) a_.td_kernel = nullptr;
     a_.want_sigma = grads.td_sigma != nullptr;
+    fused_ = scratch_.td_plan.tiles() > 0 && !a_.want_sigma;
   }
 
   void run() {
@@ -172,6 +180,10 @@ class Backward {
       for (int t = begin; t + 1 < end; ++t) recompute(t);
       for (int t = end - 1; t >= begin; --t) step_back(t);
     }
+    if (fused_)
+      td_adjoint_collect(m_.in, td_adjoint(), scratch_.td_plan,
+                         a_.base.scalar_partials + kEpsSum * m_.in.g.chunks, kScalars * m_.in.g.chunks,
+                         a_.td_partials, 2 * m_.in.g.classes * m_.in.g.chunks, stream_);
     a_.t = -1;
     a_.u_next = u_at(0);
     MixedAdjoints<T>::softmax(m_, a_, true, stream_);
@@ -212,6 +224,11 @@ class Backward {
     a_.v = v_at(t);
     a_.star_v = star_at(t);
     a_.f = f_at(t);
+    if (fused_) {
+      td_adjoint_step(m_.in, td_adjoint(), scratch_.td_plan, stream_);
+      std::swap(a_.grad_field, a_.base.grad_logits);
+      return;
+    }
     MixedAdjoints<T>::softmax(m_, a_, false, stream_);
     if (!p_.keeps_u()) u_of_duals(t, a_.base.u);
     if (m_.in.has_volume) {
@@ -222,6 +239,23 @@ class Backward {
       MixedAdjoints<T>::volume(m_, a_, stream_);
     }
     adjoint_of_duals();
+  }
+
+  // The fused adjoint keeps no R: its two buffers are those of R and of the gradient of u.
+  TdAdjoint<T> td_adjoint() const {
+    const int *size = p_.td.size;
+    return {saved_.iterations,
+            a_.t,
+            a_.u,
+            a_.u_next,
+            a_.final_u,
+            a_.base.grad_u,
+            a_.grad_field,
+            a_.base.grad_logits,
+            a_.base.grad_features,
+            m_.td.axis_taps,
+            {size[0], size[1], size[2]},
+            scratch_.td_sums};
   }
 
   void adjoint_of_duals() {
@@ -260,6 +294,7 @@ class Backward {
   const Saved<T> saved_;
   const Mixed<T> &m_;
   MixedAdjoint<T> a_;
+  bool fused_ = false;
 };
 
 }  // namespace

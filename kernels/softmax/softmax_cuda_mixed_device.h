@@ -6,6 +6,10 @@
 
 namespace segprior::softmax::cuda {
 
+// Least blocks per multiprocessor, for kernels that ptxas otherwise squeezes into fewer registers, with
+// spills.
+constexpr int kBlocks = 2;
+
 // A voxel, its coordinates by dual component, and its links: site.last and site.first have a bit where there
 // is no link ahead or behind, at a border of the grid or of the mask. A masked voxel has no links.
 struct Place {

@@ -93,9 +93,9 @@ __global__ void __launch_bounds__(kThreads) scan_kernel(Mixed<T> m, MixedStart<T
   partials[kValid * g.chunks] = valid;
 }
 
-// One block per image. Without launch bounds, with which the compiler aims at 32 registers and spills.
+// One block per image.
 template <class T>
-__global__ void start_kernel(Mixed<T> m, MixedStart<T> start) {
+__global__ void __launch_bounds__(kThreads, kBlocks) start_kernel(Mixed<T> m, MixedStart<T> start) {
   const Geometry<T> &g = m.in.g;
   const int64_t image = blockIdx.x;
   const double *partials = start.partials + image * kScanned * g.chunks;

@@ -88,7 +88,7 @@ __global__ void __launch_bounds__(kThreads) volume_kernel(Inputs<T> in, Step<T> 
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads) softmax_kernel(Mixed<T> m, SoftmaxStep<T> step) {
+__global__ void __launch_bounds__(kThreads, kBlocks) softmax_kernel(Mixed<T> m, SoftmaxStep<T> step) {
   const Geometry<T> &g = m.in.g;
   const Work work = work_of(g);
   if (!takes_part(step.gate, step.start, work.image)) return;

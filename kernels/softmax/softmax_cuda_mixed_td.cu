@@ -10,7 +10,7 @@
 //
 // Bytes per voxel and class, float32, where caches keep a kernel's window: a pass reads v 4, writes 4 (twice
 // with an edge weight); force reads 4 (8) and o 4, writes 4: 2-D 20 (28), 3-D 28 (44), given kernels 12.
-// Backward: the same with R for o, plus 4 for u.
+// Backward: the same with u for o.
 // clang-format on
 #include "kernels/softmax/softmax_cuda_mixed_device.h"
 
@@ -172,7 +172,7 @@ __global__ void __launch_bounds__(kThreads) force_kernel(Mixed<T> m, Gate gate, 
 // A class per grid row: grad_field <- lam B^T R and, as <R, B u> = <B^T R, u>, the sums of lam's gradient;
 // with the slope of an axis in `c` only the sums, of sigma's.
 template <class T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kBlocks)
     adjoint_kernel(Mixed<T> m, MixedAdjoint<T> a, Correlation<T> c, bool slope) {
   const Geometry<T> &g = m.in.g;
   const Work work = work_of(g);
@@ -184,10 +184,10 @@ __global__ void __launch_bounds__(kThreads)
     const T *edge = edge_of(m.td, work.image);
     const T adjoint = combine(correlate(m.td, c, edge, field, i, work.x), edge, work.x);
     product = static_cast<double>(a.u[k]) * adjoint;
-    if (!slope) {
+    if (!slope) a.grad_field[k] = static_cast<T>(m.in.coefficients->params.td_lam) * adjoint;
+    if (!slope && m.td.kernel_sum) {
       const T sum = kernel_sum_at(m, work.image, i, work.x);
       product -= static_cast<double>(a.base.grad_logits[k]) * (edge ? edge[work.x] * sum : sum);
-      a.grad_field[k] = static_cast<T>(m.in.coefficients->params.td_lam) * adjoint;
     }
   }
   product = block_sum(product);
@@ -198,7 +198,7 @@ __global__ void __launch_bounds__(kThreads)
 // Half of the edge's gradient: sum_i u_i (k^T * R_i) with `c` for R and `factor` u, or, `minus_sum`,
 // sum_i R_i ((k * u_i) - K_i) with `c` for u and `factor` R.
 template <class T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kBlocks)
     edge_kernel(Mixed<T> m, MixedAdjoint<T> a, Correlation<T> c, const T *factor, bool minus_sum) {
   const Geometry<T> &g = m.in.g;
   const Work work = work_of(g);
