@@ -184,9 +184,7 @@ def _view_dlpack(array: Any, name: str, stream: int | None, allowed: tuple[int, 
     return View((array, capsule), address, key, dtype, shape)
 
 
-def view(
-    array: Any, name: str, stream: int | None = None, allowed: tuple[int, ...] = PARAMETER
-) -> View:
+def view(array: Any, name: str, stream: int | None = None, allowed: tuple[int, ...] = PARAMETER) -> View:
     """A view of `array`, called `name` in errors, whose dtype must be one of FIELD, PARAMETER or MASK.
 
     `stream`: where its memory will be used, if that is not the stream on which its framework works now.

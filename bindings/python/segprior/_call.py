@@ -210,8 +210,8 @@ class Call:
             source = self._stacked(center, name)
             if source.shape not in ((axes,), (self.batch, axes)):
                 raise InvalidValueError(
-                    f"{name} has shape {source.shape}; it must be [{axes}] or [{self.batch}, {axes}], an index "
-                    "per spatial axis"
+                    f"{name} has shape {source.shape}; it must be [{axes}] or [{self.batch}, {axes}], "
+                    "an index per spatial axis"
                 )
             centers.append(center)
             sources.append(source)

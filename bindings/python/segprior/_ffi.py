@@ -173,7 +173,13 @@ _C_STRUCT = re.compile(r"\b(inputs|opts|outputs|grads)\.")
 _C_STAR = re.compile(r"\bstar_classes\[(\d+)\]")
 # "dtype = 2", "dtype 1": the numbers of core.h.
 _C_DTYPE = re.compile(r"(\bdtype (?:= )?)([1-5])\b")
-DTYPE_NAMES = {FLOAT32: "float32", FLOAT64: "float64", FLOAT16: "float16", BFLOAT16: "bfloat16", UINT8: "uint8"}
+DTYPE_NAMES = {
+    FLOAT32: "float32",
+    FLOAT64: "float64",
+    FLOAT16: "float16",
+    BFLOAT16: "bfloat16",
+    UINT8: "uint8",
+}
 
 
 def _in_python_words(text: str) -> str:

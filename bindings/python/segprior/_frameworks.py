@@ -80,9 +80,6 @@ class NumpyFramework:
         """[B, ...] to [...]."""
         return array.sum(0)
 
-    def reshape(self, array: Any, shape: Sequence[int]) -> Any:
-        return array.reshape(tuple(shape))
-
     def finish(self, array: Any) -> Any:
         """What the caller gets for an array made by `empty`."""
         return array
@@ -116,7 +113,9 @@ class JaxFramework(NumpyFramework):
         if array.size == 0:
             return jax.numpy.asarray(array)
         if array.dtype.name == "bfloat16":  # which NumPy does not export
-            return jax.lax.bitcast_convert_type(jax.dlpack.from_dlpack(array.view(np.uint16)), jax.numpy.bfloat16)
+            return jax.lax.bitcast_convert_type(
+                jax.dlpack.from_dlpack(array.view(np.uint16)), jax.numpy.bfloat16
+            )
         return jax.dlpack.from_dlpack(array)
 
 
@@ -143,7 +142,9 @@ class TorchFramework(NumpyFramework):
         return array.detach().expand(rows, *array.shape).contiguous()
 
     def stack(self, arrays: Sequence[Any], shape: Sequence[int]) -> Any:
-        own = [a.detach() if isinstance(a, self._torch.Tensor) else self._torch.from_dlpack(a) for a in arrays]
+        own = [
+            a.detach() if isinstance(a, self._torch.Tensor) else self._torch.from_dlpack(a) for a in arrays
+        ]
         return self._torch.stack([array.expand(*shape) for array in own], 1)
 
     def split(self, array: Any) -> list[Any]:

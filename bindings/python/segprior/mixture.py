@@ -52,9 +52,7 @@ class Mixture:
         return cls(mass / mass.sum(), means, covariances)
 
 
-def kmeans(
-    pixels: np.ndarray, classes: int, seed: int = 0, brightness: np.ndarray | None = None
-) -> Mixture:
+def kmeans(pixels: np.ndarray, classes: int, seed: int = 0, brightness: np.ndarray | None = None) -> Mixture:
     """Clusters pixels [J, C] with values in [0, 1] into a `Mixture`, ordered from dark to bright.
 
     `brightness`: weight of each channel in that order [C]; None: equal.

@@ -9,8 +9,8 @@
 | `vp_std`     | TD, volume             | the same                                                       |
 | `ss_std`     | TD, star shapes        | eps 0.1, lam 0.75, the same kernel and start, 50 iterations    |
 
-Steps are `softmax`'s defaults, the largest stable ones: the papers' eps / 2 (TV) and eps (one star class) in 2-D.
-All take `softmax`'s other arguments by name and return its `Result`; `emtv` returns an `EMTV`.
+Steps are `softmax`'s defaults, the largest stable ones: in 2-D the papers' eps / 2 (TV) and eps (one star
+class). All take `softmax`'s other arguments by name and return its `Result`; `emtv` returns an `EMTV`.
 
 [VPTV] arXiv 1909.09931; [STD] arXiv 2002.03989.
 """
@@ -98,7 +98,8 @@ def ss_std(
 
     Args:
         features: o [B, I, *S]. star: the star-shaped classes and their centres.
-        eps: ε > 0. lam: weight λ >= 0 of threshold dynamics. iters: T. more: arguments of `std` and `softmax`.
+        eps: ε > 0. lam: weight λ >= 0 of threshold dynamics. iters: T.
+        more: arguments of `std` and `softmax`.
     """
     return std(features, eps, lam, iters, star=star, **more)
 
@@ -137,9 +138,9 @@ def emtv(
 ) -> EMTV:
     """EMTV ([VPTV] section 6): a Gaussian mixture fitted by EM whose E-step is the TV-softmax with ε = 1.
 
-    Starts from k-means. A sweep computes u from the features ``o_i = ln(weight_i N(h; mean_i, covariance_i))``
-    with `iters` iterations, started from the last sweep's dual, then re-estimates the mixture with u as
-    responsibilities. With ``lam=0`` this is EM.
+    Starts from k-means. A sweep computes u from the features
+    ``o_i = ln(weight_i N(h; mean_i, covariance_i))`` with `iters` iterations, started from the last sweep's
+    dual, then re-estimates the mixture with u as responsibilities. With ``lam=0`` this is EM.
 
     Args:
         image: grey [*S], or with channels along `channel_axis`; real numbers, 1 to 3 spatial axes. Read and
@@ -165,7 +166,12 @@ def emtv(
     mixture = kmeans(pixels[valid], classes, seed)
     # As wide as quantisation to 8 bits and a little more: no class can shrink to one value.
     floor = 1e-4 * float(np.ptp(pixels[valid])) ** 2
-    arguments = {"tv": TV(lam), "checkpoint": 0, "mask": None if mask is None else valid.reshape(spatial), **more}
+    arguments = {
+        "tv": TV(lam),
+        "checkpoint": 0,
+        "mask": None if mask is None else valid.reshape(spatial),
+        **more,
+    }
     result: Result | None = None
     change = np.inf
     for done in range(1, sweeps + 1):

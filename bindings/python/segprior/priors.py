@@ -32,8 +32,8 @@ class Volume:
 
     ``Volume(v)`` prescribes volumes; they should add up to the voxel count J of an image, masked voxels not
     counted (otherwise the result is the one for V scaled to J, and `info` says `INFEASIBLE_VOLUME`).
-    ``Volume(lower=a, upper=b)`` bounds them; either may be left out. A class with volume (or upper bound) 0 is
-    excluded: ``u_i = 0``.
+    ``Volume(lower=a, upper=b)`` bounds them; either may be left out. A class with volume (or upper bound)
+    0 is excluded: ``u_i = 0``.
 
     Attributes:
         v, lower, upper: [I] for every image or [B, I]; a sequence of numbers, or an array on the features'
@@ -53,10 +53,10 @@ class Volume:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ThresholdDynamics:
-    """Threshold dynamics: adds ``lam * <edge u, k * (1 - u)>`` to the energy ([STD] Algorithm 1 and Appendix A).
+    """Threshold dynamics: adds ``lam * <edge u, k * (1 - u)>`` to the energy ([STD] Algorithm 1, Appendix A).
 
-    ``k * (1 - u)`` is the heat that leaves a class through its boundary; for a narrow kernel the term is close
-    to the boundary's length. It is linearised at the last iterate in each iteration.
+    ``k * (1 - u)`` is the heat that leaves a class through its boundary; for a narrow kernel the term grows
+    with the boundary's length. It is linearised at the last iterate in each iteration.
 
     Attributes:
         lam: weight λ >= 0, in units of the features; a float or a one-element array on their device.
@@ -78,7 +78,9 @@ class ThresholdDynamics:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Star:
-    """Class `cls` is star-shaped about `center`: ``s . grad u >= 0``, s pointing to the centre ([STD] Algorithm 3).
+    """Class `cls` is star-shaped about `center` ([STD] Algorithm 3): u rises along every ray to the centre.
+
+    The constraint is ``s . grad u >= 0`` with s(x) the unit vector from x to the centre.
 
     Attributes:
         cls: class, 0 .. I-1; no class has two stars.

@@ -36,7 +36,7 @@ class Gradients:
             mode "implicit" `volume` is fixed only up to a constant per image, since the volumes add up to J.
         td_lam, td_sigma: [1], summed over the batch; `td_sigma` only with the Gaussian kernel.
         td_kernel, td_edge: shape of the kernel and the edge field that were given.
-        star_tau: [M], one per star, summed over the batch: the partial derivative, also where it is the default.
+        star_tau: [M], one per star, summed over the batch; the partial derivative, as `tv_tau`.
         star_center: a list, one per star: [B, nd], or [nd] (summed over the batch) if given so.
     """
 
@@ -62,9 +62,9 @@ class Gradients:
 
     @property
     def info(self) -> Info | None:
-        """Mode "implicit": status, iterations and relative residual of the adjoint solve per image, else None.
+        """Mode "implicit": status, iterations and relative residual of the adjoint solve per image.
 
-        Read on first use; on CUDA that waits for the stream.
+        None for the other modes. Read on first use; on CUDA that waits for the stream.
         """
         if self._info is None and self._read_info is not None:
             self._info = self._read_info()
@@ -163,8 +163,8 @@ class Result:
 
         Raises:
             InvalidValueError, InvalidTypeError: an argument is wrong; the text names it.
-            NotSupportedError: `grad_u` is a torch tensor that requires grad. The library has first derivatives
-                only: no double backward.
+            NotSupportedError: `grad_u` is a torch tensor that requires grad. The library has first
+                derivatives only: no double backward.
         """
         call, lib = self._call, _ffi.library()
         if not isinstance(mode, str) or mode not in _MODES:
@@ -232,7 +232,8 @@ class Result:
         for name in names:  # before duplicates are dropped: a wrong one may have no hash
             if name not in applicable:
                 raise InvalidValueError(
-                    f"wanted has {name!r}; mode {mode!r} of this call has gradients for {', '.join(applicable)}"
+                    f"wanted has {name!r}; mode {mode!r} of this call has gradients for "
+                    f"{', '.join(applicable)}"
                 )
         return list(dict.fromkeys(names))
 
@@ -245,7 +246,5 @@ class Result:
                 framework.finish(framework.sum_rows(center) if len(shape) == 1 else center)
                 for center, shape in zip(framework.split(array), call.center_shapes)
             ]
-        if given is not None and tuple(given) != tuple(array.shape):
-            is_field = name in ("tv_edge", "td_edge")
-            array = framework.reshape(array, given) if is_field else framework.sum_rows(array)
-        return framework.finish(array)
+        is_lifted = given is not None and len(given) < len(array.shape)
+        return framework.finish(framework.sum_rows(array) if is_lifted else array)

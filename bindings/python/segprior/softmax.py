@@ -44,14 +44,14 @@ def softmax(
 ) -> Result:
     """Entropic softmax with any mix of total-variation, threshold-dynamics, volume and star-shape priors.
 
-    Approximates, by the dual iteration of [VPTV] Algorithm 1 and [STD] Algorithms 1 to 3, the minimiser over the
-    simplex of
+    Approximates, by the dual iteration of [VPTV] Algorithm 1 and [STD] Algorithms 1 to 3, the minimiser over
+    the simplex of
 
         -<o, u> + eps <u, ln u> + tv.lam sum_x e(x) |grad u|(x) + td.lam <e' u, k * (1 - u)>
         subject to   lower_i <= sum_x u_i(x) <= upper_i   and   s . grad u_i >= 0 for star-shaped classes i
 
-    Without priors it is the plain softmax of ``features / eps`` over axis 1. The named methods of the papers, with
-    their parameters, are in `segprior.presets`.
+    Without priors it is the plain softmax of ``features / eps`` over axis 1. The named methods of the papers,
+    with their parameters, are in `segprior.presets`.
 
     Args:
         features: o [B, I, *S], 1 to 3 spatial axes, 1 to 256 classes, C-contiguous; float32, float64, float16
@@ -68,18 +68,18 @@ def softmax(
             iteration. None: only when `tol` is given, where reaching the limit is what counts.
         volume: the volume prior, in voxels; None: without.
         spacing: physical voxel size per spatial axis, > 0, of the gradients; None: 1.
-        warm_start: an earlier `Result`, or (tv_dual, volume_dual) or (tv_dual, volume_dual, star_dual), any of
-            them None: start from these duals. They determine u without threshold dynamics only, whose force
-            the start lacks.
+        warm_start: an earlier `Result`, or (tv_dual, volume_dual) or (tv_dual, volume_dual, star_dual), any
+            of them None: start from these duals. With threshold dynamics they do not give the earlier u back:
+            its force comes from u, and the start has none.
         td: the threshold-dynamics prior; None: without.
         star: the star-shaped classes; None: none.
         mask: valid voxels, bool or uint8 [*S], [1, *S] or [B, *S]; 0: masked. A masked voxel takes part in
-            nothing, whatever its features hold (NaN too): u and all its gradients are 0 there. None: all valid.
+            nothing, whatever its features hold (NaN too): u and its gradients are 0 there. None: all valid.
         checkpoint: interval at which iterates are kept for ``Result.backward``: 1 all of them, None about
             sqrt(T), 0 none (inference); `iters` is enough for mode "implicit".
-        compact_saved: whether those iterates are kept as 16-bit fixed point, in about half the bytes: duals to
-            within ``tv.lam * edge / 65534`` (three times that when accelerated), u to within 1 / 131070. Not
-            with a warm start.
+        compact_saved: whether those iterates are kept as 16-bit fixed point, in about half the bytes: TV
+            duals to within ``tv.lam * edge / 65534`` (three times that when accelerated), u to within
+            1 / 131070. Not with a warm start.
         check_interval: iterations between two checks of `tol`.
         duals: whether to return the duals.
         threads: CPU threads; None: the OpenMP default. The result does not depend on it. In a child forked

@@ -35,7 +35,9 @@ def check(kind: Any, problem: dict[str, Any]) -> None:
         found = getattr(g, name)
         assert found.dtype == np.float32 and np.array_equal(found, getattr(g32, name)), name
     assert r.tv_dual.dtype == r.star_dual.dtype == r.volume_dual.dtype == np.float32
-    last, last32 = (one.backward(two, mode="last").features for one, two in ((r, grad_u), (r32, grad_u.astype("f4"))))
+    last, last32 = (
+        one.backward(two, mode="last").features for one, two in ((r, grad_u), (r32, grad_u.astype("f4")))
+    )
     # From the rounded u, not from the one that float32 has.
     np.testing.assert_allclose(last.astype("f4"), last32, atol=0.02)
 
@@ -95,7 +97,9 @@ def test_parameters_of_16_bit_features_are_float32(problem: dict[str, Any]) -> N
         segprior.softmax(features, tv=TV(edge=edge))
     with pytest.raises(segprior.InvalidTypeError, match="center has dtype float64; it must be float32"):
         segprior.softmax(features, star=[Star(0, np.ones(2))])
-    with pytest.raises(segprior.InvalidTypeError, match="grad_u: dtype = float32 must be the features' dtype float16"):
+    with pytest.raises(
+        segprior.InvalidTypeError, match="grad_u: dtype = float32 must be the features' dtype float16"
+    ):
         segprior.softmax(features).backward(np.zeros_like(features, np.float32))
 
 

@@ -166,7 +166,10 @@ TYPE: list[tuple[Callable[[], Any], str]] = [
     (lambda: softmax(star=[(1, 1)]), r"star\[0\] is tuple; it must be a list of segprior.Star"),
     (lambda: softmax(star=[Star("a", (1, 1))]), r"star\[0\].cls is 'a'; it must be an integer"),
     (lambda: softmax(star=[Star(1, "ab")]), r"star\[0\].center must be an array or numbers"),
-    (lambda: softmax(star=[Star(1, np.ones(2, np.float32))]), r"center has dtype float32; it must be float64"),
+    (
+        lambda: softmax(star=[Star(1, np.ones(2, np.float32))]),
+        r"center has dtype float32; it must be float64",
+    ),
     (lambda: softmax(star=[Star(1, (1, 1), "a")]), r"star\[0\].tau is 'a'; it must be a number"),
     (lambda: softmax(mask=O[0, 0]), r"mask has dtype float64; it must be bool or uint8"),
     (lambda: softmax(mask=[[1]]), r"mask is list; it must be an array"),

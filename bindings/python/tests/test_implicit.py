@@ -74,7 +74,9 @@ def test_tv_and_volume(tiny: dict[str, Any]) -> None:
 
 
 def test_all_priors(tiny: dict[str, Any]) -> None:
-    tiny.update(td_lam=0.2, td_sigma=1.1, td_edge=tiny["edge"].T.reshape(4, 5).copy(), center=np.array([1.3, 2.2]))
+    tiny.update(
+        td_lam=0.2, td_sigma=1.1, td_edge=tiny["edge"].T.reshape(4, 5).copy(), center=np.array([1.3, 2.2])
+    )
     r = converged(tiny)
     assert set(r.info.status) == {Status.CONVERGED}
     g = r.backward(tiny["grad_u"], mode="implicit", tol=1e-10, max_iters=20000)

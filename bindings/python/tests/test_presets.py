@@ -73,6 +73,9 @@ def test_emtv(squares: tuple[np.ndarray, np.ndarray]) -> None:
     np.testing.assert_allclose(found.mixture.means[inner], [0.5, 0.65], atol=0.02)
     np.testing.assert_allclose(np.sqrt(found.mixture.covariances[inner, 0, 0]), 0.05, atol=0.01)
     assert found.mixture.weights.sum() == pytest.approx(1)
+    # Sweeps go on from the last one's dual: few iterations in each lead to the same limit.
+    short, long = (presets.emtv(image, 2, **ONE, iters=n, sweeps=500, tol=1e-5) for n in (2, 30))
+    np.testing.assert_allclose(short.u, long.u, atol=1e-2)
     first = presets.emtv(np.moveaxis(image, -1, 0), 2, channel_axis=0, threads=1)
     assert np.array_equal(first.u, found.u)
 

@@ -24,13 +24,18 @@ def test_floats_and_arrays_are_the_same(problem: dict[str, Any]) -> None:
         [Star(1, np.array([2, 3.5]), np.array([[0.2]])), Star(0, np.array([[1.0, 1.0]] * 2), 0.3)],
     )
     assert np.array_equal(one.u, two.u) and np.array_equal(one.star_dual, two.star_dual)
-    axis = np.exp(-np.arange(-2, 3) ** 2 / (2 * 1.5**2))
+    single = [solve(ThresholdDynamics(), [Star(1, CENTER, tau)]).u for tau in (0.2, np.array([0.2]), None)]
+    assert np.array_equal(single[0], single[1]) and not np.array_equal(single[0], single[2])
+    axis = np.exp(-(np.arange(-2, 3) ** 2) / (2 * 1.5**2))
     kernel = np.outer(axis, axis) / axis.sum() ** 2
     for given in (kernel, kernel.tolist(), np.stack([kernel] * 3)):
-        three = solve(ThresholdDynamics(0.3, kernel=given), [Star(1, CENTER * 0 + (2, 3.5), 0.2), Star(0, (1, 1), 0.3)])
+        three = solve(
+            ThresholdDynamics(0.3, kernel=given), [Star(1, CENTER * 0 + (2, 3.5), 0.2), Star(0, (1, 1), 0.3)]
+        )
         np.testing.assert_allclose(three.u, one.u, atol=1e-14)
     assert np.array_equal(
-        solve(ThresholdDynamics(0.3), []).u, segprior.softmax(problem["features"], eps=0.5, td=ThresholdDynamics(0.3)).u
+        solve(ThresholdDynamics(0.3), []).u,
+        segprior.softmax(problem["features"], eps=0.5, td=ThresholdDynamics(0.3)).u,
     )
 
 
@@ -46,7 +51,16 @@ def test_default_star_step(problem: dict[str, Any]) -> None:
 
 
 def everything(p: dict[str, Any], **changed: Any) -> segprior.Result:
-    p = {"eps": 0.5, "lam": 0.4, "td_lam": 0.3, "td_sigma": None, "td_kernel": None, "tau_0": 0.2, "tau_2": 0.1, **p}
+    p = {
+        "eps": 0.5,
+        "lam": 0.4,
+        "td_lam": 0.3,
+        "td_sigma": None,
+        "td_kernel": None,
+        "tau_0": 0.2,
+        "tau_2": 0.1,
+        **p,
+    }
     p.update(changed)
     sigma = {} if p["td_sigma"] is None else {"sigma": p["td_sigma"]}
     return segprior.softmax(
@@ -161,7 +175,9 @@ def test_a_mask_cuts(problem: dict[str, Any]) -> None:
 
     def solve(o: np.ndarray, e: np.ndarray, **more: Any) -> segprior.Result:
         star = [Star(2, CENTER)]
-        return segprior.softmax(o, 0.5, tv=TV(0.4, edge=e), td=td, star=star, volume=Volume([8, 10, 12]), **more)
+        return segprior.softmax(
+            o, 0.5, tv=TV(0.4, edge=e), td=td, star=star, volume=Volume([8, 10, 12]), **more
+        )
 
     small = solve(np.ascontiguousarray(features[..., :5]), np.ascontiguousarray(edge[..., :5]))
     expected = small.backward(np.ascontiguousarray(grad_u[..., :5]))
@@ -202,7 +218,9 @@ def test_empty_with_all_priors() -> None:
 
 
 def test_path_is_no_matter_on_the_cpu(problem: dict[str, Any]) -> None:
-    found = [segprior.softmax(problem["features"], tv=TV(), path=p).u for p in ("auto", "streaming", "on_chip")]
+    found = [
+        segprior.softmax(problem["features"], tv=TV(), path=p).u for p in ("auto", "streaming", "on_chip")
+    ]
     assert np.array_equal(found[0], found[1]) and np.array_equal(found[0], found[2])
 
 
