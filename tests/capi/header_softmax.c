@@ -16,5 +16,9 @@ int segprior_test_softmax_header(void) {
   if (sizeof(segprior_softmax_inputs) != sizeof(size_t) + 18 * sizeof(void *)) return 9;
   if (sizeof(segprior_softmax_outputs) != sizeof(size_t) + 5 * sizeof(void *)) return 10;
   if (sizeof(segprior_softmax_grads) != sizeof(size_t) + 16 * sizeof(void *)) return 11;
+  if (opts.td != 0 || opts.td_size != 7 || opts.td_lam != 1 || opts.td_sigma != 5) return 12;
+  if (opts.star_count != 0 || opts.star_classes != NULL || opts.star_tau != 0) return 13;
+  if (opts.path != SEGPRIOR_PATH_AUTO || opts.compact_saved != 0) return 14;
+  if (opts.implicit_iterations != 1000 || opts.implicit_tolerance != 1e-6) return 15;
   return 0;
 }

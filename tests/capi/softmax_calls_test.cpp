@@ -32,17 +32,19 @@ TEST_CASE("size queries read no data [small]") {
     Device device(which);
     Case c({5, 7}, 3, 2);
     c.tv(0.3, 0.1).edge(Case::Edge::shared).equal().warm_start().device_scalars().checkpoint(2);
+    c.td(0.2).td_edge(Case::Edge::shared).star({0, 2}, 0.1).mask(Case::Mask::shared);
     SoftmaxCall call(device, make_problem(c), settings_of(c));
     size_t forward = 0, backward = 0, saved = 0;
     REQUIRE(segprior_softmax_workspace_size(device.context(), &call.opts, &call.inputs, &forward,
                                             &backward) == SEGPRIOR_OK);
     REQUIRE(segprior_softmax_saved_size(device.context(), &call.opts, &call.inputs, &saved) == SEGPRIOR_OK);
     CHECK(saved > 0);
-    for (Tensor *tensor :
-         {call.features.get(), call.eps.get(), call.tv_lam.get(), call.tv_tau.get(), call.tv_edge.get(),
-          call.volume.get(), call.init_tv_dual.get(), call.init_volume_dual.get()}) {
-      REQUIRE(tensor != nullptr);
-      tensor->view()->data = nullptr;
+    for (const TensorPtr *tensor :
+         {&call.features, &call.eps, &call.tv_lam, &call.tv_tau, &call.tv_edge, &call.volume,
+          &call.init_tv_dual, &call.init_volume_dual, &call.td_lam, &call.td_sigma, &call.td_edge,
+          &call.star_center, &call.star_tau, &call.init_star_dual, &call.mask}) {
+      REQUIRE(*tensor != nullptr);
+      (*tensor)->view()->data = nullptr;
     }
     size_t again = 0, also = 0;
     CHECK(segprior_softmax_workspace_size(device.context(), &call.opts, &call.inputs, &again, &also) ==
@@ -70,22 +72,25 @@ TEST_CASE("size queries read no data [small]") {
 
 TEST_CASE("the saved size is about what the header says") {
   Device device({SEGPRIOR_CPU, 0});
-  for (bool accelerate : {false, true}) {
-    Case c({40, 50}, 3, 2);
-    c.f32().tv(0.3).iterations(20);
-    if (accelerate) c.accelerate();
-    SoftmaxCall call(device, make_problem(c), settings_of(c));
-    for (int interval : {1, 3, 5, 20}) {
-      call.opts.checkpoint_interval = interval;
-      size_t saved = 0;
-      REQUIRE(segprior_softmax_saved_size(device.context(), &call.opts, &call.inputs, &saved) == SEGPRIOR_OK);
-      const double slots = (20 + interval - 1) / interval + 1;
-      const double expected =
-          slots * 2 * sizeof(float) * static_cast<double>(c.elements()) * (accelerate ? 2 : 1);
-      CHECK(saved >= expected);
-      CHECK(saved <= 1.02 * expected + 4096);
+  for (bool accelerate : {false, true})
+    for (bool keeps_u : {false, true}) {
+      Case c({40, 50}, 3, 2);
+      c.f32().tv(0.3).iterations(20);
+      if (accelerate) c.accelerate();
+      if (keeps_u) c.td(0.1);
+      SoftmaxCall call(device, make_problem(c), settings_of(c));
+      for (int interval : {1, 3, 5, 20}) {
+        call.opts.checkpoint_interval = interval;
+        size_t saved = 0;
+        REQUIRE(segprior_softmax_saved_size(device.context(), &call.opts, &call.inputs, &saved) ==
+                SEGPRIOR_OK);
+        const double slots = (20 + interval - 1) / interval + 1;
+        const double values = 2 * (accelerate ? 2 : 1) + (keeps_u ? 1 : 0);
+        const double expected = slots * values * sizeof(float) * static_cast<double>(c.elements());
+        CHECK(saved >= expected);
+        CHECK(saved <= 1.02 * expected + 4096);
+      }
     }
-  }
 }
 
 TEST_CASE("sizes that overflow are refused") {
@@ -120,21 +125,43 @@ TEST_CASE("sizes that overflow are refused") {
 TEST_CASE("empty tensors are valid and nothing happens [small]") {
   for (segprior_device which : all_devices())
     for (const std::vector<int64_t> &shape :
-         {std::vector<int64_t>{0, 3, 5, 7}, {2, 3, 0, 7}, {2, 3, 5, 0}, {2, 3, 0}, {2, 2, 4, 0, 4}}) {
-      Device device(which);
-      Case c(std::vector<int64_t>(shape.begin() + 2, shape.end()), shape[1], shape[0]);
-      c.tv(0.3).iterations(3);
-      INFO("batch " << shape[0] << " on " << name_of(which));
-      ref::Problem problem = make_problem(c);
-      SoftmaxCall call(device, problem, settings_of(c));
-      call.info->fill(0x77);
-      call.outputs.info = shape[0] ? call.outputs.info : nullptr;
-      CHECK(call.forward_workspace->bytes() == 0);
-      CHECK(call.saved->bytes() == 0);
-      CHECK_MESSAGE(call.forward() == SEGPRIOR_OK, segprior_last_error());
-      CHECK_MESSAGE(call.backward(SEGPRIOR_BACKWARD_UNROLLED, {}) == SEGPRIOR_OK, segprior_last_error());
-      CHECK_MESSAGE(call.backward(SEGPRIOR_BACKWARD_LAST, {}) == SEGPRIOR_OK, segprior_last_error());
-    }
+         {std::vector<int64_t>{0, 3, 5, 7}, {2, 3, 0, 7}, {2, 3, 5, 0}, {2, 3, 0}, {2, 2, 4, 0, 4}})
+      for (bool priors : {false, true})  // every argument of 0.2
+        for (int32_t dtype : {SEGPRIOR_FLOAT64, SEGPRIOR_BFLOAT16}) {
+          Device device(which);
+          const std::vector<int64_t> spatial(shape.begin() + 2, shape.end());
+          Case c(spatial, shape[1], shape[0]);
+          c.tv(0.3).iterations(3);
+          if (priors) c.td(0.2).star({1, 0}, 0.1).device_scalars();
+          INFO("batch " << shape[0] << " on " << name_of(which));
+          CallSettings settings = settings_of(c);
+          settings.dtype = dtype;
+          SoftmaxCall call(device, make_problem(c), settings);
+          std::vector<TensorPtr> more;
+          const auto add = [&](int32_t type, std::vector<int64_t> head) {
+            head.insert(head.end(), spatial.begin(), spatial.end());
+            more.push_back(std::make_unique<Tensor>(which, type, head));
+            return more.back()->view();
+          };
+          if (priors) {
+            call.inputs.td_edge = add(settings.parameter_dtype(), {1});
+            call.inputs.init_star_dual = add(settings.parameter_dtype(), {shape[0], 2});
+            call.inputs.mask = add(SEGPRIOR_UINT8, {shape[0]});
+            call.allocate();
+          }
+          call.info->fill(0x77);
+          call.outputs.info = shape[0] ? call.outputs.info : nullptr;
+          CHECK(call.forward_workspace->bytes() == 0);
+          CHECK(call.saved->bytes() == 0);
+          CHECK_MESSAGE(call.forward() == SEGPRIOR_OK, segprior_last_error());
+          CHECK(call.info->content() == std::vector<unsigned char>(call.info->bytes(), 0x77));
+          for (int32_t mode :
+               {SEGPRIOR_BACKWARD_UNROLLED, SEGPRIOR_BACKWARD_IMPLICIT, SEGPRIOR_BACKWARD_LAST}) {
+            CHECK_MESSAGE(call.backward(mode, {}) == SEGPRIOR_OK, segprior_last_error());
+            for (const auto &gradient : call.gradient_list())
+              for (unsigned char byte : gradient.second->memory().content()) CHECK(byte == kPoison);
+          }
+        }
 }
 
 TEST_CASE("a second thread in a context is told so") {
