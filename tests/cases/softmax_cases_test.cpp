@@ -21,6 +21,7 @@ void check_all(Case::Size size) {
       CHECK_MESSAGE(restarts > 0, "add(", prepared.c.text(), "); does not restart");
     for (segprior_device which : all_devices()) {
       Device device(which);
+      CHECK_MESSAGE(serves(device, c), "add(", c.text(), "); the path does not serve it");
       if (!serves(device, c)) continue;
       check_case(prepared, device);
       ++checked;

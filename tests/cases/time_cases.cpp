@@ -6,7 +6,7 @@
 #include <cstdio>
 #include <vector>
 
-#include "tests/cases/cases.h"
+#include "tests/cases/check.h"
 
 namespace segprior::test {
 namespace {
@@ -77,7 +77,7 @@ int time_cases(const std::string &text) {
   for (const segprior_device which : all_devices()) {
     Device device(which);
     for (const Case &c : softmax_cases()) {
-      if (c.checkpoint_ == 0 || c.text().find(text) == std::string::npos) continue;
+      if (c.checkpoint_ == 0 || c.text().find(text) == std::string::npos || !serves(device, c)) continue;
       matched = true;
       if (time_case(device, c)) continue;
       std::fprintf(stderr, "%s: %s\n", c.text().c_str(), segprior_last_error());
