@@ -13,7 +13,7 @@
 // then, once per voxel of tile and halo. The first kernel does so in any case, with the features as logits.
 //
 // Bytes per voxel and class, float32: features 4, iterate 4 + 4 written = 12 (and 4 for a saved u). The halo
-// comes from the L2 cache: with 7 taps the tile is read 1.5 times in 2-D (16 rows) and 2.2 times in 3-D, and
+// comes from the L2 cache: with 7 taps the tile is read 1.5 times in 2-D (16 rows) and 2.4 times in 3-D, and
 // that twice with volumes.
 #pragma once
 
