@@ -204,7 +204,10 @@ struct MixedAdjoint {
   T *td_edge;                    // [B, J] without the factor lam; null: not wanted
   double *td_kernel;             // [B, I, taps] without the factor lam; null: not wanted
   bool want_sigma;
-  double *change;  // [B, chunks] largest |R| of a pass; frozen only
+  // Frozen only.
+  double *change;                        // [B, chunks] largest |R| of a pass
+  T *r_sum;                              // [B, I, J] sum of every R
+  const AdjointMomentum *pass_momentum;  // [B]; null: plain
 };
 
 // The implicit backward's progress per image.
@@ -212,6 +215,7 @@ struct Passes {
   int32_t *running;           // [B] 1 or 0
   int32_t *done;              // [B]
   double *first, *residual;   // [B] largest |R| of the first pass; relative one of the last
+  AdjointMomentum *momentum;  // [B]; null: plain
   double *f, *log_mass;       // [B, I] of the final iterate
   const double *history;      // f as forward saved it
   const int32_t *iterations;  // [B] forward's
@@ -240,8 +244,8 @@ struct MixedGrads {
   static void begin_passes(const Mixed<T> &, const MixedAdjoint<T> &, const Passes &, cudaStream_t);
   static void end_pass(const Mixed<T> &, const MixedAdjoint<T> &, const Passes &, double tolerance,
                        cudaStream_t);
-  static void report(const Mixed<T> &, const MixedAdjoint<T> &, const Passes &, segprior_info *,
-                     cudaStream_t);
+  static void report(const Mixed<T> &, const MixedAdjoint<T> &, const Passes &, double tolerance,
+                     segprior_info *, cudaStream_t);
 };
 
 // ---- softmax_cuda_mixed_td.cu ----
@@ -251,8 +255,10 @@ struct MixedThreshold {
   static void prepare(const Mixed<T> &, cudaStream_t);
   // force <- o + lam (B u - e K).
   static void force(const Mixed<T> &, const Gate &, const T *u, T *force, cudaStream_t);
-  // grad_field <- lam B^T R, and the gradients of lam, sigma, edge and kernel.
+  // grad_field <- lam B^T R, and the gradient of lam.
   static void adjoint(const Mixed<T> &, const MixedAdjoint<T> &, cudaStream_t);
+  // The gradients of sigma, edge and kernel, as far as they are wanted.
+  static void parameters(const Mixed<T> &, const MixedAdjoint<T> &, cudaStream_t);
 };
 
 // ---- softmax_cuda_mixed_star.cu ----

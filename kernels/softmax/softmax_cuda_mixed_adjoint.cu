@@ -77,6 +77,7 @@ __global__ void __launch_bounds__(kThreads) softmax_kernel(Mixed<T> m, MixedAdjo
     const int64_t k = base + i * g.voxels + x;
     a.base.grad_logits[k] = r;
     if (complete && a.base.grad_features) a.base.grad_features[k] += r;
+    if (complete && a.r_sum) a.r_sum[k] += r;
     log_sum += log_term(r, value);
     max = Max()(max, static_cast<double>(fabs(r)));
     return r;
@@ -117,6 +118,7 @@ __global__ void __launch_bounds__(kThreads) mass_kernel(Mixed<T> m, MixedAdjoint
     const T r = a.base.grad_logits[k] + added;
     a.base.grad_logits[k] = r;
     if (a.base.grad_features) a.base.grad_features[k] += r;
+    if (a.r_sum) a.r_sum[k] += r;
     log_sum += log_term(added, w);
     max = Max()(max, static_cast<double>(fabs(r)));
     return added;
@@ -150,9 +152,8 @@ __global__ void __launch_bounds__(kThreads) dual_kernel(Mixed<T> m, MixedAdjoint
     const T tau = static_cast<T>(p.tau);
     const T bound = place.valid ? bound_of(in, work.image, work.x, static_cast<T>(p.lam)) : T(0);
     const bool momentum = a.base.grad_v != nullptr;
-    const T beta = static_cast<T>(momentum ? a.base.momentum[a.t * g.batch + work.image] : 0);
-    const T beta_next =
-        static_cast<T>(momentum && !end ? a.base.momentum[(a.t + 1) * g.batch + work.image] : 0);
+    const Betas betas = momentum ? betas_of(a, work.image, g.batch, end) : Betas{0, 0};
+    const T beta = static_cast<T>(betas.now), beta_next = static_cast<T>(betas.next);
     T bound_sum = 0;
     for (int i = 0; i < g.classes; ++i) {
       const int64_t scalar = (work.image * g.classes + i) * g.voxels;

@@ -5,8 +5,9 @@
 // width cost nd correlations more, those of the edge weight 1, those of a given kernel one block per tap.
 //
 // The implicit backward is the frozen adjoint iteration: the unrolled backward with every iterate equal to
-// the final one and beta = 0. Its features' gradient is a series, one term a pass; an image stops when the
-// largest entry of a term is below the tolerance times that of the first one.
+// the final one, and a momentum of its own when accelerated (AdjointMomentum). Its features' gradient is a
+// series, one term a pass; an image stops when the largest entry of a term is below the tolerance times that
+// of the first one.
 #include <algorithm>
 #include <utility>
 
@@ -30,7 +31,7 @@ struct BackwardScratch {
 
   BackwardScratch(const Problem &p, Mode mode, Arena &arena) : mixed(carve_mixed<T>(p, arena)) {
     const Grid &g = p.grid;
-    const bool frozen = mode == Mode::implicit, momentum = p.accelerate && !frozen;
+    const bool frozen = mode == Mode::implicit, momentum = p.accelerate;
     const int64_t field = g.batch * g.classes * g.voxels(), chunks = mixed.in.g.chunks;
     const int64_t per_class = p.volume == Volume::none ? 0 : g.batch * g.classes;
     const int64_t between = frozen ? 0 : std::max(std::min(p.checkpoint_interval, p.iterations) - 1, 0);
@@ -71,6 +72,8 @@ struct BackwardScratch {
     }
     if (!frozen) return;
     adjoint.change = arena.take<double>(g.batch * chunks);
+    adjoint.r_sum = arena.take<T>(field);
+    passes.momentum = arena.take<AdjointMomentum>(momentum ? g.batch : 0);
     passes.running = arena.take<int32_t>(g.batch);
     passes.done = arena.take<int32_t>(g.batch);
     passes.first = arena.take<double>(g.batch);
@@ -239,6 +242,7 @@ class Backward {
       MixedAdjoints<T>::volume(m_, a_, stream_);
     }
     adjoint_of_duals();
+    if (m_.td.on) MixedThreshold<T>::parameters(m_, a_, stream_);
   }
 
   // The fused adjoint keeps no R: its two buffers are those of R and of the gradient of u.
@@ -276,13 +280,18 @@ class Backward {
     a_.u = a_.u_next = a_.final_u;
     a_.v = a_.v_next = a_.base.final_v;
     a_.star_v = a_.star_v_next = a_.final_star_v;
+    a_.pass_momentum = passes.momentum;
     for (a_.t = 0; a_.t < p_.implicit_iterations; ++a_.t) {
       MixedAdjoints<T>::softmax(m_, a_, false, stream_);
       if (m_.in.has_volume) MixedAdjoints<T>::volume(m_, a_, stream_);
       adjoint_of_duals();
       MixedGrads<T>::end_pass(m_, a_, passes, p_.implicit_tolerance, stream_);
     }
-    if (grads_.info) MixedGrads<T>::report(m_, a_, passes, grads_.info, stream_);
+    // The parameters of threshold dynamics are linear in R, as u stays the same.
+    a_.gate.iterations = passes.done;
+    a_.base.grad_logits = a_.r_sum;
+    if (m_.td.on) MixedThreshold<T>::parameters(m_, a_, stream_);
+    if (grads_.info) MixedGrads<T>::report(m_, a_, passes, p_.implicit_tolerance, grads_.info, stream_);
   }
 
   const Problem &p_;

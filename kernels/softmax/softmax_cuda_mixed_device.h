@@ -99,4 +99,15 @@ __device__ inline bool at_end(const MixedAdjoint<T> &a, int64_t image) {
   return a.frozen ? a.t == 0 : a.t + 1 == a.base.iterations[image];
 }
 
+// beta of the adjoint's iteration, and of the one after it (in forward's order).
+struct Betas {
+  double now, next;
+};
+template <class T>
+__device__ inline Betas betas_of(const MixedAdjoint<T> &a, int64_t image, int64_t batch, bool end) {
+  if (a.frozen) return {a.pass_momentum[image].beta, a.pass_momentum[image].beta_before};
+  const double *momentum = a.base.momentum + a.t * batch + image;
+  return {momentum[0], end ? 0 : momentum[batch]};
+}
+
 }  // namespace segprior::softmax::cuda

@@ -24,10 +24,11 @@ __global__ void __launch_bounds__(kThreads) clear_kernel(Mixed<T> m, MixedAdjoin
   if (work.x >= g.voxels) return;
   if (a.td_edge) a.td_edge[work.image * g.voxels + work.x] = 0;
   // Threshold dynamics writes all of these fields in each iteration, stars their classes alone.
-  for (int i = 0; !m.td.on && i < g.classes; ++i) {
+  for (int i = 0; i < g.classes; ++i) {
     const int64_t k = (work.image * g.classes + i) * g.voxels + work.x;
-    if (a.grad_field) a.grad_field[k] = 0;
-    if (a.force) a.force[k] = m.in.features[k];
+    if (a.grad_field && !m.td.on) a.grad_field[k] = 0;
+    if (a.force && !m.td.on) a.force[k] = m.in.features[k];
+    if (a.r_sum) a.r_sum[k] = 0;
   }
 }
 
@@ -128,6 +129,10 @@ __global__ void __launch_bounds__(kThreads)
     passes.done[image] = 0;
     passes.first[image] = 0;
     passes.residual[image] = bad ? NAN : 0;
+    if (passes.momentum) {
+      passes.momentum[image] = {};
+      passes.momentum[image].advance();
+    }
   }
   if (bad || !m.in.has_volume) return;
   double sum = 0;
@@ -152,15 +157,18 @@ __global__ void __launch_bounds__(kThreads)
   const double first = passes.first[image];
   passes.done[image] = first > 0 ? a.t + 1 : 0;
   passes.residual[image] = first > 0 ? change / first : 0;
-  if (change <= tolerance * first) passes.running[image] = 0;
+  if (passes.momentum) passes.momentum[image].advance();
+  if (!(passes.residual[image] > tolerance)) passes.running[image] = 0;  // NaN ends it too
 }
 
 template <class T>
-__global__ void report_kernel(Mixed<T> m, MixedAdjoint<T> a, Passes passes, segprior_info *info) {
+__global__ void report_kernel(Mixed<T> m, MixedAdjoint<T> a, Passes passes, double tolerance,
+                              segprior_info *info) {
   const int64_t image = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (image >= m.in.g.batch) return;
   const int32_t forward = a.base.status[image];
-  const int32_t own = passes.running[image] ? SEGPRIOR_ITERATION_CAP : SEGPRIOR_CONVERGED;
+  const bool converged = passes.residual[image] <= tolerance;
+  const int32_t own = converged ? SEGPRIOR_CONVERGED : SEGPRIOR_ITERATION_CAP;
   info[image] = {failed(forward) ? forward : own, passes.done[image], passes.residual[image]};
 }
 
@@ -205,9 +213,9 @@ void MixedGrads<T>::end_pass(const Mixed<T> &m, const MixedAdjoint<T> &a, const 
 
 template <class T>
 void MixedGrads<T>::report(const Mixed<T> &m, const MixedAdjoint<T> &a, const Passes &passes,
-                           segprior_info *info, cudaStream_t stream) {
+                           double tolerance, segprior_info *info, cudaStream_t stream) {
   launch("report_passes", report_kernel<T>, dim3(ceil_div(m.in.g.batch, kThreads)), dim3(kThreads), 0, stream,
-         m, a, passes, info);
+         m, a, passes, tolerance, info);
 }
 
 template struct MixedGrads<float>;

@@ -126,8 +126,9 @@ __global__ void __launch_bounds__(kThreads) adjoint_kernel(Mixed<T> m, MixedAdjo
     const T v_bar = along(direction, r_slope) + (end ? T(0) : a.star_grad_y[k]);
     T g_bar = v_bar;
     if (a.star_grad_v) {
-      g_bar *= 1 + static_cast<T>(a.base.momentum[a.t * g.batch + work.image]);
-      if (!end) g_bar -= static_cast<T>(a.base.momentum[(a.t + 1) * g.batch + work.image]) * a.star_grad_v[k];
+      const Betas beta = betas_of(a, work.image, g.batch, end);
+      g_bar *= 1 + static_cast<T>(beta.now);
+      if (!end) g_bar -= static_cast<T>(beta.next) * a.star_grad_v[k];
       a.star_grad_v[k] = v_bar;
     }
     const T rise = along(direction, slope);

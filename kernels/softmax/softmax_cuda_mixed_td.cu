@@ -314,6 +314,12 @@ void MixedThreshold<T>::force(const Mixed<T> &m, const Gate &gate, const T *u, T
 
 template <class T>
 void MixedThreshold<T>::adjoint(const Mixed<T> &m, const MixedAdjoint<T> &a, cudaStream_t stream) {
+  const Correlation<T> c = begin_correlation(m, a.gate, a.base.grad_logits, true, -1, stream);
+  launch("td_adjoint", adjoint_kernel<T>, class_grid(m), dim3(kThreads), 0, stream, m, a, c, false);
+}
+
+template <class T>
+void MixedThreshold<T>::parameters(const Mixed<T> &m, const MixedAdjoint<T> &a, cudaStream_t stream) {
   const T *r = a.base.grad_logits;
   const auto correlation = [&](const T *field, bool flipped, int slope_axis) {
     return begin_correlation(m, a.gate, field, flipped, slope_axis, stream);
@@ -322,17 +328,14 @@ void MixedThreshold<T>::adjoint(const Mixed<T> &m, const MixedAdjoint<T> &a, cud
     launch("td_edge", edge_kernel<T>, dim3(m.in.g.batch * m.in.g.chunks), dim3(kThreads), 0, stream, m, a, c,
            factor, minus_sum);
   };
-  const auto adjoint = [&](const Correlation<T> &c, bool slope) {
-    launch("td_adjoint", adjoint_kernel<T>, class_grid(m), dim3(kThreads), 0, stream, m, a, c, slope);
-  };
-  const Correlation<T> of_r = correlation(r, true, -1);
-  adjoint(of_r, false);
   if (a.td_edge) {
-    edge(of_r, a.u, false);
+    edge(correlation(r, true, -1), a.u, false);
     edge(correlation(a.u, false, -1), r, true);
   }
   for (int axis = 0; a.want_sigma && axis < 3; ++axis)
-    if (m.td.size[axis] > 1) adjoint(correlation(r, true, axis), true);
+    if (m.td.size[axis] > 1)
+      launch("td_sigma", adjoint_kernel<T>, class_grid(m), dim3(kThreads), 0, stream, m, a,
+             correlation(r, true, axis), true);
   if (a.td_kernel)
     launch("td_kernel_grad", kernel_grad_kernel<T>, dim3(m.in.g.batch * m.in.g.classes * m.td.taps),
            dim3(kThreads), 0, stream, m, a);
