@@ -29,8 +29,9 @@ examples:
       the darkest class takes 20 % of the image, the next 30 %, the brightest 50 %
   segprior segment photo.png --classes 3 --volume-bounds 0.1:0.3,0.2:,: -o out/
       the darkest class takes 10 to 30 %, the next at least 20 %, the brightest whatever is left
-  segprior segment cell.png --classes 2 --star 120,85:1 --threshold-dynamics -o out/
+  segprior segment cell.png --classes 2 --star 120,85:1 --tv 0 --threshold-dynamics 0.05 -o out/
       the bright class is star-shaped about column 120, row 85; boundaries as threshold dynamics draws them
+      (above --eps it need not converge together with --star or --tv)
   segprior segment scan.jpg --classes 2 --volume 0.1,0.9 --tv 0.3 --edge 20 -o out/
       boundaries are drawn to the edges of the image
   segprior segment photo.jpg --classes 4 --metric mahalanobis --eps 1 --tv 2 -o out/

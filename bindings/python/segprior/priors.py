@@ -56,7 +56,9 @@ class ThresholdDynamics:
     """Threshold dynamics: adds ``lam * <edge u, k * (1 - u)>`` to the energy ([STD] Algorithm 1, Appendix A).
 
     ``k * (1 - u)`` is the heat that leaves a class through its boundary; for a narrow kernel the term grows
-    with the boundary's length. It is linearised at the last iterate in each iteration.
+    with the boundary's length. It is linearised at the last iterate in each iteration. With ``lam > eps`` the
+    energy need not be convex: together with TV or star shapes some voxels of a boundary may then flip for
+    ever, and the residual stays above any `tol`.
 
     Attributes:
         lam: weight λ >= 0, in units of the features; a float or a one-element array on their device.
