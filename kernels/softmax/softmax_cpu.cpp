@@ -23,7 +23,7 @@ size_t cpu_backward_workspace(const Problem &p, Mode mode, int threads) {
   return with_type(p.dtype, [&](auto t) {
     using T = decltype(t);
     return conjugate_gradients(p, mode) ? implicit_workspace<T>(p, threads)
-                                        : backward_workspace<T>(p, threads);
+                                        : backward_workspace<T>(p, mode, threads);
   });
 }
 

@@ -48,7 +48,7 @@ void unpack(const Problem &, const void *compact, void *full_saved, int threads)
 template <class T>
 size_t forward_workspace(const Problem &, int threads);
 template <class T>
-size_t backward_workspace(const Problem &, int threads);
+size_t backward_workspace(const Problem &, Mode, int threads);
 template <class T>
 void forward(const Problem &, const Outputs &, void *workspace, void *saved, int threads);
 template <class T>

@@ -171,9 +171,9 @@ class Backward : BackwardBase<T> {
 }  // namespace
 
 template <class T>
-size_t backward_workspace(const Problem &p, int threads) {
+size_t backward_workspace(const Problem &p, Mode mode, int threads) {
   Arena arena;
-  BackwardWorkspace<T>::carve(p, threads, 0, arena);
+  BackwardWorkspace<T>::carve(p, mode, threads, 0, arena);
   return arena.used();
 }
 
@@ -184,15 +184,16 @@ void backward_unrolled(const Problem &p, const void *grad_u, const Grads &grads,
   const Saved<T> saved = carve_saved<T>(p, saved_arena);
   for_images(threads, p.grid.batch, [&](const Team &team, int team_index, int64_t b) {
     Arena arena(workspace);
-    const BackwardWorkspace<T> mine = BackwardWorkspace<T>::carve(p, threads, team_index, arena);
+    const BackwardWorkspace<T> mine =
+        BackwardWorkspace<T>::carve(p, Mode::unrolled, threads, team_index, arena);
     Backward<T>(p, static_cast<const T *>(grad_u), grads, mine, saved, team, b).run();
   });
   Arena arena(workspace);
-  finish_batch<T>(p, grads, BackwardWorkspace<T>::carve(p, threads, 0, arena));
+  finish_batch<T>(p, grads, BackwardWorkspace<T>::carve(p, Mode::unrolled, threads, 0, arena));
 }
 
-template size_t backward_workspace<float>(const Problem &, int);
-template size_t backward_workspace<double>(const Problem &, int);
+template size_t backward_workspace<float>(const Problem &, Mode, int);
+template size_t backward_workspace<double>(const Problem &, Mode, int);
 template void backward_unrolled<float>(const Problem &, const void *, const Grads &, void *, const void *,
                                        int);
 template void backward_unrolled<double>(const Problem &, const void *, const Grads &, void *, const void *,

@@ -34,7 +34,7 @@ struct BackwardBuffers {
   T *between_u;                  // as `between`: [I, J] each
   StarIterate<T> between_star;   // [M, J] each
 
-  static BackwardBuffers carve(const Problem &p, int threads, Arena &arena) {
+  static BackwardBuffers carve(const Problem &p, Mode mode, int threads, Arena &arena) {
     const Grid &g = p.grid;
     const int64_t plane = g.classes * g.voxels(), dual = p.tv ? plane * g.nd : 0;
     BackwardBuffers b{};
@@ -46,7 +46,8 @@ struct BackwardBuffers {
     b.grad_logits = arena.take<T>(plane);
     b.grad_y = arena.take<T>(dual);
     b.grad_v = arena.take<T>(p.accelerate ? dual : 0);
-    const int64_t between = std::max(std::min(p.checkpoint_interval, p.iterations) - 1, 0);
+    const bool recomputes = mode == Mode::unrolled;
+    const int64_t between = recomputes ? std::max(std::min(p.checkpoint_interval, p.iterations) - 1, 0) : 0;
     b.between = {arena.take<T>(dual, between), arena.take<T>(p.accelerate ? dual : 0, between)};
     b.sums = arena.take<double>(g.extent[0] * g.classes);
     b.slice_eps = arena.take<double>(g.extent[0]);
@@ -83,7 +84,7 @@ struct BackwardWorkspace {
     return p.td.on && !p.td.gaussian ? (p.td.per_class ? p.grid.classes : 1) * p.td.taps() : 0;
   }
 
-  static BackwardWorkspace carve(const Problem &p, int threads, int team_index, Arena &arena) {
+  static BackwardWorkspace carve(const Problem &p, Mode mode, int threads, int team_index, Arena &arena) {
     const int64_t images = p.grid.batch;
     BackwardWorkspace w{};
     w.scalars = arena.take<ScalarGrads>(images);
@@ -94,7 +95,7 @@ struct BackwardWorkspace {
     w.star_tau = arena.take<double>(images * p.star.count);
     w.star_center = arena.take<double>(images * p.star.count * p.grid.nd);
     for (int k = 0; k < team_count(threads, images); ++k) {
-      const BackwardBuffers<T> b = BackwardBuffers<T>::carve(p, team_size(threads, images), arena);
+      const BackwardBuffers<T> b = BackwardBuffers<T>::carve(p, mode, team_size(threads, images), arena);
       if (k == team_index) w.mine = b;
     }
     return w;

@@ -247,8 +247,8 @@ class MixedBackward : BackwardBase<T> {
       if (p_.accelerate) momentum.advance();
       adjoint_of_priors(t, momentum.beta, momentum.beta_before);
       ++info.iterations;
-      // A residual that is not finite ends it too.
-      running = info.residual > p_.implicit_tolerance && info.iterations < p_.implicit_iterations;
+      running = info.residual > p_.implicit_tolerance && std::isfinite(info.residual) &&
+                info.iterations < p_.implicit_iterations;
     }
     td_parameters(base_, state_at(t).u);
     team_.barrier();
@@ -294,11 +294,11 @@ void backward_mixed(const Problem &p, Mode mode, const void *grad_u, const Grads
   const Saved<T> saved = carve_saved<T>(p, saved_arena);
   for_images(threads, p.grid.batch, [&](const Team &team, int team_index, int64_t b) {
     Arena arena(workspace);
-    const BackwardWorkspace<T> mine = BackwardWorkspace<T>::carve(p, threads, team_index, arena);
+    const BackwardWorkspace<T> mine = BackwardWorkspace<T>::carve(p, mode, threads, team_index, arena);
     MixedBackward<T>(p, mode, static_cast<const T *>(grad_u), grads, mine, saved, team, b).run();
   });
   Arena arena(workspace);
-  finish_batch<T>(p, grads, BackwardWorkspace<T>::carve(p, threads, 0, arena));
+  finish_batch<T>(p, grads, BackwardWorkspace<T>::carve(p, mode, threads, 0, arena));
 }
 
 template void backward_mixed<float>(const Problem &, Mode, const void *, const Grads &, void *, const void *,
