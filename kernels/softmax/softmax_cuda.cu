@@ -95,6 +95,9 @@ class Forward {
                        saved_.log_mass,
                        saved_.momentum,
                        scratch_.progress,
+                       nullptr,
+                       0,
+                       nullptr,
                        p_.tolerance > 0 ? p_.check_interval : 0,
                        p_.tolerance > 0 || out_.info,
                        p_.tolerance};

@@ -45,6 +45,8 @@ struct ChipLayout {
   }
 };
 
+constexpr unsigned kValid = 1u << 7;  // of links: not masked
+
 // One image in shared memory. I = 0: any number of classes.
 template <class T, int I>
 struct ChipImage {
@@ -53,7 +55,7 @@ struct ChipImage {
   T *u, *v, *q;
   const T *features, *global_features;  // the first one is null unless it is in shared memory
   const double *f;                      // null: no volume prior
-  const unsigned char *links;           // bit c: there is a voxel ahead along component c; bit 4 + c: behind
+  const unsigned char *links;           // bit c: a link ahead along component c; 4 + c: behind; kValid
   int stride[3];
 
   __device__ T feature(int k) const { return features ? features[k] : global_features[k]; }
@@ -71,8 +73,7 @@ struct ChipImage {
   }
 };
 
-// ---- The softmax of a voxel: all classes in registers, or class by class ----
-
+// The softmax of a voxel: all classes in registers, or class by class.
 template <class T, int I>
 struct VoxelClasses {
   T value[I > 0 ? I : 1];
@@ -84,6 +85,7 @@ struct VoxelClasses {
       Online<T> online;
       for (int i = 0; i < image.classes; ++i) online.add(image.logit(i, x, link, scale));
       n = online.result();
+      if (!(link & kValid)) n.inv_sum = 0;
     } else {
       T max = lowest(T()), sum = 0;
 #pragma unroll
@@ -93,7 +95,7 @@ struct VoxelClasses {
       }
 #pragma unroll
       for (int i = 0; i < I; ++i) sum += value[i] = exp2_of(value[i] - max);
-      n = {max, 1 / sum};
+      n = {max, link & kValid ? 1 / sum : T(0)};
     }
   }
   __device__ T at(const ChipImage<T, I> &image, int i, int x, T scale) const {
@@ -122,7 +124,7 @@ __device__ double chip_dual(const ChipImage<T, I> &image, const Inputs<T> &in, i
   double product = 0;
   for (int x = threadIdx.x; x < image.voxels; x += blockDim.x) {
     const unsigned link = image.links[x];
-    const T bound = bound_of(in, index, x, lam);
+    const T bound = link & kValid ? bound_of(in, index, x, lam) : T(0);
     for_classes<I>(image.classes, [&](int i) {
       const T *u = image.u + i * image.voxels + x;
       const int base = i * image.duals * image.voxels + x;
@@ -246,9 +248,16 @@ __global__ void __launch_bounds__(chip_threads<T>(I), 1)
   };
   const auto place = [&](int k, int part) { return chip.iterates.at(k, part) + index * fields; };
 
+  const uint8_t *const mask = chip.mask ? chip.mask + index * chip.mask_stride : nullptr;
   for (int x = threadIdx.x; x < voxels; x += blockDim.x) {
     const Site site = site_of(g, x);
-    links[x] = static_cast<unsigned char>((~site.last & 7) | (~site.first & 7) << 4);
+    const auto valid = [&](int64_t at) { return !mask || mask[at] != 0; };
+    unsigned link = valid(x) ? kValid : 0;
+    for (int c = 0; c < g.nd && link; ++c) {
+      if (!(site.last >> c & 1) && valid(x + g.stride[c])) link |= 1u << c;
+      if (!(site.first >> c & 1) && valid(x - g.stride[c])) link |= 1u << (4 + c);
+    }
+    links[x] = static_cast<unsigned char>(link);
   }
   for (int k = threadIdx.x; k < fields; k += blockDim.x) {
     const T start = place(0, 0)[k];
@@ -270,7 +279,7 @@ __global__ void __launch_bounds__(chip_threads<T>(I), 1)
   for (int t = 0; progress[0].running; ++t) {
     const bool check = (chip.check_interval > 0 && is_check(t, in.iterations, chip.check_interval)) ||
                        (chip.report && t + 1 == in.iterations);
-    double product = 0, change = 0;
+    double product = 0;
     if (in.tv) {
       const bool keep = kept(t + 1);
       product =
@@ -290,7 +299,7 @@ __global__ void __launch_bounds__(chip_threads<T>(I), 1)
       }
       __syncthreads();
     }
-    change = chip_softmax(image, scale, check);
+    double change = chip_softmax(image, scale, check);
     if (in.accelerate) product = block_sum(product);
     if (check) change = block_max(change);
     if (threadIdx.x == 0) {
@@ -302,6 +311,7 @@ __global__ void __launch_bounds__(chip_threads<T>(I), 1)
 
   const int last = progress[0].iterations;
   if (threadIdx.x == 0) chip.progress[index] = progress[0];
+  for (int k = threadIdx.x; chip.u && k < scalars; k += blockDim.x) chip.u[index * scalars + k] = image.u[k];
   if (kept(last)) return;
   for (int k = threadIdx.x; k < fields; k += blockDim.x) place(last, 0)[k] = image.v[k];
 }
@@ -331,7 +341,6 @@ size_t shared_memory_per_block() {
 const char *not_served(const Problem &p) {
   return p.td.on                             ? "opts.td = 1"
          : p.star.count > 0                  ? "opts.star_count > 0"
-         : p.has_mask                        ? "inputs.mask"
          : !p.tv && p.volume == Volume::none ? "a problem without TV and volume prior"
                                              : nullptr;
 }
@@ -349,8 +358,7 @@ ChipPlan chip_plan(const Problem &p, size_t shared_memory) {
                  kStaticBytes;
     if (plan.bytes <= shared_memory) break;
   }
-  constexpr int64_t kWarp = 32;
-  const int64_t threads = ceil_div(g.voxels(), kWarp) * kWarp;
+  const int64_t threads = ceil_div(g.voxels(), 32) * 32;  // whole warps
   const int most = p.dtype == DType::f32 ? chip_threads<float>(g.classes) : chip_threads<double>(g.classes);
   plan.threads = static_cast<int>(threads < most ? threads : most);
   return plan;
@@ -371,12 +379,10 @@ bool takes_chip(const Problem &p) {
                 "opts.path = SEGPRIOR_PATH_ON_CHIP needs " + std::to_string(needed) +
                     " bytes of shared memory per image; this device has " + std::to_string(available));
   }
-  // By arithmetic, not measured: an iteration in one block takes about half a clock per voxel and class, and
-  // a kernel of the streaming path at least what its launch costs, about 4000 clocks; the generic iteration
-  // has four. The batch may not matter: an image's bits depend on the image alone.
+  // By arithmetic, not measured: softmax.md. The batch may not matter: an image's bits depend on it alone.
   constexpr int64_t kSmall = 8192;
-  const bool pays = p.grid.classes * p.grid.voxels() <= kSmall || fused_partials(p) == 0;
-  return demanded || pays;
+  const bool fused = fused_partials(p) > 0 && !p.has_mask;
+  return demanded || !fused || p.grid.classes * p.grid.voxels() <= kSmall;
 }
 
 template <class T>

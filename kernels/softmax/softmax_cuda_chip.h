@@ -1,7 +1,7 @@
 // Entropic softmax on CUDA with all iterations in one kernel, for images whose state fits into the shared
 // memory of one block: u, v and (accelerated) q, and the features if there is room. One block is one image;
 // only it waits for its own reductions, and no iteration touches global memory, but for features that did not
-// fit and for what `saved` keeps. Serves TV and volumes, plain and accelerated, on any grid.
+// fit and for what `saved` keeps. Serves TV and volumes, plain and accelerated, with masks, on any grid.
 //
 // Shared memory per voxel and class, float32: u 4, v 4 nd, q 4 nd when accelerated, features 4; per voxel 1
 // byte of links, and 8 with more than kMostUnrolled classes and volumes. Global memory per voxel, class and
@@ -34,8 +34,11 @@ struct Chip {
   double *log_mass;  // [T, B, I] or null
   double *momentum;  // [T, B] or null
   Progress *progress;
-  int check_interval;  // 0: never
-  bool report;         // a residual after the last iteration
+  const uint8_t *mask;  // null: every voxel is valid
+  int64_t mask_stride;  // from image to image; 0: shared
+  T *u;                 // [B, I, J] the final u is wanted; null: not
+  int check_interval;   // 0: never
+  bool report;          // a residual after the last iteration
   double tolerance;
 };
 template <class T>

@@ -2,6 +2,7 @@
 // loop only queues kernels.
 //
 // Kernels an iteration: threshold dynamics nd (a Gaussian) or 1, TV 1, stars 2, volume 2, softmax 1, end 1.
+#include "kernels/softmax/softmax_cuda_chip.h"
 #include "kernels/softmax/softmax_cuda_mixed.h"
 
 namespace segprior::softmax::cuda {
@@ -71,7 +72,10 @@ class Forward {
     resolve_parameters<T>(p_, m_.coefficients, stream_);
     MixedCall<T>::prepare(m_, stream_);
     begin();
-    for (int t = 0; t < p_.iterations; ++t) iterate(t);
+    if (!p_.keeps_u() && takes_chip(p_))
+      run_on_chip();
+    else
+      for (int t = 0; t < p_.iterations; ++t) iterate(t);
     MixedCall<T>::finish(
         m_,
         {{static_cast<T *>(out_.u), static_cast<T *>(out_.tv_dual), static_cast<T *>(out_.volume_dual),
@@ -114,6 +118,22 @@ class Forward {
     MixedSteps<T>::softmax(
         m_, {gate, true, true, scratch_.force, duals_.dual(0).v, f_.at(0), u_.at(0, 0), nullptr, nullptr},
         stream_);
+  }
+
+  // TV and volumes with a mask.
+  void run_on_chip() {
+    const Chip<T> chip{duals_,
+                       f_,
+                       saved_.log_mass,
+                       saved_.momentum,
+                       scratch_.progress,
+                       m_.mask,
+                       m_.mask_stride,
+                       static_cast<T *>(out_.u),
+                       p_.tolerance > 0 ? p_.check_interval : 0,
+                       p_.tolerance > 0 || out_.info,
+                       p_.tolerance};
+    chip_iterations<T>(p_.grid, m_.in, chip, chip_plan(p_, shared_memory_per_block()), stream_);
   }
 
   void iterate(int t) {
