@@ -25,6 +25,13 @@ void check_all(Case::Size size) {
       if (!serves(device, c)) continue;
       check_case(prepared, device);
       ++checked;
+      // Small problems run on chip of their own accord: they have to exercise the kernels of the large ones
+      // too.
+      if (which.type != SEGPRIOR_CUDA || c.path_ != SEGPRIOR_PATH_AUTO) continue;
+      if (!serves(device, Case(c).path(SEGPRIOR_PATH_ON_CHIP))) continue;
+      Prepared streaming = prepared;
+      streaming.c.path(SEGPRIOR_PATH_STREAMING);
+      check_case(streaming, device);
     }
   }
   CHECK(checked > 0);
