@@ -52,10 +52,17 @@ class Mixture:
         return cls(mass / mass.sum(), means, covariances)
 
 
-def kmeans(pixels: np.ndarray, classes: int, seed: int = 0, brightness: np.ndarray | None = None) -> Mixture:
-    """Clusters pixels [J, C] with values in [0, 1] into a `Mixture`, ordered from dark to bright.
+def kmeans(
+    pixels: np.ndarray,
+    classes: int,
+    seed: int = 0,
+    brightness: np.ndarray | None = None,
+    floor: float = 1e-4,
+) -> Mixture:
+    """Clusters pixels [J, C] into a `Mixture`, ordered from dark to bright.
 
-    `brightness`: weight of each channel in that order [C]; None: equal.
+    `brightness`: weight of each channel in that order [C]; None: equal. `floor` is added to every variance:
+    by default that of quantisation to 8 bits and a little more, for values in [0, 1].
     """
     try:
         from sklearn.cluster import KMeans
@@ -75,7 +82,6 @@ def kmeans(pixels: np.ndarray, classes: int, seed: int = 0, brightness: np.ndarr
     order = np.argsort(fitted.cluster_centers_ @ weight, kind="stable")
     means, members = fitted.cluster_centers_[order], [sample[fitted.labels_ == k] for k in order]
     offsets = [found - mean for found, mean in zip(members, means)]
-    # 1e-4: the variance of quantisation to 8 bits and a little more; keeps flat clusters invertible.
-    flat = 1e-4 * np.eye(pixels.shape[1])
+    flat = floor * np.eye(pixels.shape[1])  # keeps flat clusters invertible
     covariances = np.stack([offset.T @ offset / len(offset) + flat for offset in offsets])
     return Mixture(np.array([len(found) for found in members]) / len(sample), means, covariances)

@@ -163,9 +163,10 @@ def emtv(
     pixels = np.where(valid[:, None], pixels, 0)
     sweeps = integer("sweeps", sweeps, 1)
     classes = integer("classes", classes, 2)
-    mixture = kmeans(pixels[valid], classes, seed)
-    # As wide as quantisation to 8 bits and a little more: no class can shrink to one value.
+    # As wide as quantisation to 8 bits and a little more: no class can shrink to one value. In units of the
+    # image, at the start too: a start wider than the image would make all classes one.
     floor = 1e-4 * float(np.ptp(pixels[valid])) ** 2
+    mixture = kmeans(pixels[valid], classes, seed, floor=floor)
     arguments = {
         "tv": TV(lam),
         "checkpoint": 0,

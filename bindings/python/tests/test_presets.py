@@ -94,6 +94,16 @@ def test_emtv_without_tv_is_em(squares: tuple[np.ndarray, np.ndarray]) -> None:
     np.testing.assert_allclose(found.mixture.weights, em.weights_, atol=5e-3)
 
 
+@pytest.mark.parametrize("unit", [1e-3, 1e3])
+def test_emtv_does_not_depend_on_the_unit_of_the_image(
+    squares: tuple[np.ndarray, np.ndarray], unit: float
+) -> None:
+    pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+    image, _ = squares
+    found, scaled = presets.emtv(image, 2, **ONE), presets.emtv(image * unit, 2, **ONE)
+    np.testing.assert_allclose(scaled.u, found.u, atol=1e-6)
+
+
 def test_emtv_leaves_masked_pixels_out(squares: tuple[np.ndarray, np.ndarray]) -> None:
     pytest.importorskip("sklearn", reason="scikit-learn is not installed")
     image, _ = squares
