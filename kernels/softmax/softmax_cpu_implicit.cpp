@@ -92,8 +92,10 @@ class Implicit : ImplicitSystem<T> {
       }
       solve().rhs = rr;
       solve().rz = rz;
-      solve().relative = rr > 0 ? 1 : 0;
-      solve().done = solve().converged = !(rr > 0);
+      // A right-hand side that is not a number leaves nothing to solve, and is no solution.
+      solve().relative = rr > 0 ? 1 : rr;
+      solve().done = !(rr > 0);
+      solve().converged = rr == 0;
     }
     team_.barrier();
   }

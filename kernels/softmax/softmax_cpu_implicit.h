@@ -132,9 +132,9 @@ class ImplicitSystem {
 
   // u = S((o - div q + f) / eps) of the final state.
   void rebuild_u() {
-    if (team_.rank == 0) dual_shift(classes_, p_.volume != Volume::none ? f() : nullptr, eps(), w_.shift);
-    team_.barrier();
     const double last = saved_.iterations[b_] == 0 ? solve().params.init_eps : eps();
+    if (team_.rank == 0) dual_shift(classes_, p_.volume != Volume::none ? f() : nullptr, last, w_.shift);
+    team_.barrier();
     for_rows([&](int64_t s, int64_t r, int64_t offset) {
       RowShape<T> shape = image_.shape(w_.scratch + team_.rank * w_.row_scratch);
       if (shape.valid) shape.valid += offset;

@@ -51,8 +51,8 @@ __global__ void __launch_bounds__(kThreads)
   if (threadIdx.x != 0) return;
   ImplicitSolve &solve = s.solve[image];
   if (phase == Phase::start) {
-    const bool solved = !(dot > 0);
-    solve = {rz, dot, solved ? 0.0 : 1.0, 0, 0, 0, solved, solved};
+    // A right-hand side that is not a number leaves nothing to solve, and is no solution.
+    solve = {rz, dot, dot > 0 ? 1.0 : dot, 0, 0, 0, !(dot > 0), dot == 0};
   } else if (phase == Phase::alpha) {
     solve.alpha = dot > 0 ? solve.rz / dot : 0;
   } else {

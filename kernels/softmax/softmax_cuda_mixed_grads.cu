@@ -154,11 +154,12 @@ __global__ void __launch_bounds__(kThreads)
   const double change = max_of(a.change + image * chunks, chunks);
   if (threadIdx.x != 0) return;
   if (a.t == 0) passes.first[image] = change;
-  const double first = passes.first[image];
-  passes.done[image] = first > 0 ? a.t + 1 : 0;
-  passes.residual[image] = first > 0 ? change / first : 0;
+  const double first = passes.first[image], residual = first == 0 ? 0 : change / first;
+  passes.done[image] = first == 0 ? 0 : a.t + 1;
+  passes.residual[image] = residual;
   if (passes.momentum) passes.momentum[image].advance();
-  if (!(passes.residual[image] > tolerance)) passes.running[image] = 0;  // NaN ends it too
+  // What is not finite ends it too.
+  if (!(residual > tolerance && residual < INFINITY)) passes.running[image] = 0;
 }
 
 template <class T>

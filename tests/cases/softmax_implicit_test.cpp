@@ -314,5 +314,12 @@ TEST_CASE("softmax implicit: the report [small]") {
       REQUIRE(dense.forward() == SEGPRIOR_OK);
       REQUIRE(dense.backward(SEGPRIOR_BACKWARD_IMPLICIT, grad_u) == SEGPRIOR_OK);
       CHECK_CLOSE("grads.features", dense.gradients.features->get(), full, 0);
+
+      // A loss that is not a number has no gradient: nothing may call that converged.
+      grad_u[5] = NAN;
+      REQUIRE(dense.backward(SEGPRIOR_BACKWARD_IMPLICIT, grad_u) == SEGPRIOR_OK);
+      CHECK(dense.backward_infos()[0].status == SEGPRIOR_ITERATION_CAP);
+      CHECK(std::isnan(dense.backward_infos()[0].residual));
+      CHECK(dense.backward_infos()[2].status == SEGPRIOR_CONVERGED);
     }
 }
