@@ -35,7 +35,7 @@ template <class... P>
 void launch(const char *name, void (*kernel)(P...), dim3 grid, dim3 block, size_t dynamic_shared_bytes,
             cudaStream_t stream, typename detail::Exactly<P>::type... args) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
-  constexpr size_t kWithoutOptIn = 48 * 1024;
+  constexpr size_t kWithoutOptIn = 32 * 1024;  // 48 KB, less what the kernel may have of static shared memory
   if (dynamic_shared_bytes > kWithoutOptIn)
     check(cudaFuncSetAttribute(reinterpret_cast<const void *>(kernel),
                                cudaFuncAttributeMaxDynamicSharedMemorySize,
