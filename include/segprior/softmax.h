@@ -113,7 +113,10 @@ typedef struct segprior_softmax_opts {
                             of a dual <= tv_lam e / 65534 (three times that when accelerated), of u <= 1 /
                             131070; the full state is in the workspaces meanwhile. Not with a warm start. 0 */
   double implicit_tolerance; /* > 0: an image's implicit backward stops when its residual, relative to its
-                                start, is below it. 1e-6 */
+                                start, is below it. With threshold dynamics or star shapes the residual is
+                                the last term of a series, and the error the sum of all that would follow:
+                                where it converges slowly 1e-6 may leave gradients wrong by some percent.
+                                1e-6 */
 } segprior_softmax_opts;
 
 /* Fills *opts with the defaults above. struct_size = sizeof(segprior_softmax_opts) as the caller compiled it.

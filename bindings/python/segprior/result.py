@@ -154,7 +154,8 @@ class Result:
                 features only; needs no stored state.
             wanted: names of `Gradients` to compute; None: all that apply. A warm start is a constant.
             tol: only with "implicit": an image stops when its residual, relative to its start, is below
-                it; > 0. None: 1e-6.
+                it; > 0. None: 1e-6. With threshold dynamics or star shapes the residual is the last term
+                of a series: where that converges slowly, 1e-6 may leave gradients wrong by some percent.
             max_iters: only with "implicit": cap of its iterations, >= 1. None: 1000.
 
         On CUDA it runs on the `stream` that was given to `softmax`, else on the framework's current stream at
