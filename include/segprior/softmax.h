@@ -149,7 +149,8 @@ typedef struct segprior_softmax_inputs {
                      Gaussian exp(-|d|^2 / (2 sigma^2)) on td_size voxels per axis, sum 1 */
   const segprior_tensor *td_edge;     /* e' [B, *S], or [1, *S] shared by the batch; >= 0. Absent: 1 */
   const segprior_tensor *star_center; /* c [B, M, nd], in voxel indices (0 is the middle of the first voxel),
-                                         any finite position; required if star_count > 0 */
+                                         any position, in float32 of magnitude < 1e18 (its square would
+                                         overflow: s = 0); required if star_count > 0 */
   const segprior_tensor *star_tau;    /* [M], > 0 */
   const segprior_tensor
       *mask; /* uint8 [B, *S], or [1, *S] shared by the batch; 0: masked. Absent: all valid */
