@@ -28,6 +28,9 @@ SLOW_START = {"torch_compile", "jax_scan"}
 # float32 after 30 iterations agrees to about 1e-6; the gradient jumps where |y| crosses lam, so a few voxels
 # differ more: it is compared in the root mean square, relative.
 TOLERANCE_U, TOLERANCE_GRADIENT = 1e-4, 2e-2
+# Threshold dynamics with lam > eps, as SS-STD has it, is expansive: 50 iterations turn rounding differences of
+# 1e-7 into 1e-3 at some boundary voxels, between any two implementations.
+TOLERANCE_U_EXPANSIVE = 1e-2
 AUTOGRAD_BYTES = 100  # per pxc and iteration: 28 saved, the rest gaps in glibc's heap (see memory.py)
 MEMORY_SHARE = 0.9  # of the free memory that a rival may need
 
@@ -172,7 +175,8 @@ def run(bench: Bench, entry: str, problem: Problem, rivals: list[str] = RIVALS) 
                 function = rival.make(problem, bench.device, backward)
                 du, dg = differences(reference, function(), backward)
                 found[rival.NAME] = du, dg
-                if not du < TOLERANCE_U or not (dg is None or dg < TOLERANCE_GRADIENT):
+                expansive = "td" in problem.priors and problem.lam > problem.eps
+                if not du < (TOLERANCE_U_EXPANSIVE if expansive else TOLERANCE_U) or not (dg is None or dg < TOLERANCE_GRADIENT):
                     reason = f"its result differs: max|du| {du:.1e}, gradient {dg}"
         except Exception as error:  # a rival's failure is a result, not ours
             reason = _reason(error)
