@@ -186,16 +186,17 @@ TEST_CASE("softmax rules: pointers and sizes [small]") {
           void *data = a.call.outputs.tv_dual->data;
           edit(slot_of(&SoftmaxCall::outputs, &Out::u), [=](Edited &e) { e.tensor.data = data; })(a);
         }}});
-  check_bad(all_priors(), Function::forward,
-            {{"the mask is the workspace", SEGPRIOR_ERROR_OVERLAP, "inputs.mask",
-              [](CallArguments &a) {
-                void *data = a.forward_workspace;
-                edit(slot_of(&SoftmaxCall::inputs, &In::mask), [=](Edited &e) { e.tensor.data = data; })(a);
-              }},
-             {"the last byte of the mask is u's", SEGPRIOR_ERROR_OVERLAP, "outputs.u", [](CallArguments &a) {
-                void *data = offset(a.call.outputs.u->data, 1 - 5 * 7);
-                edit(slot_of(&SoftmaxCall::inputs, &In::mask), [=](Edited &e) { e.tensor.data = data; })(a);
-              }}});
+  check_bad(
+      all_priors(), Function::forward,
+      {{"the mask is the workspace", SEGPRIOR_ERROR_OVERLAP, "inputs.mask",
+        [](CallArguments &a) {
+          void *data = a.forward_workspace;
+          edit(slot_of(&SoftmaxCall::inputs, &In::mask), [=](Edited &e) { e.tensor.data = data; })(a);
+        }},
+       {"the first byte of the mask is u's last", SEGPRIOR_ERROR_OVERLAP, "outputs.u", [](CallArguments &a) {
+          void *data = offset(a.call.outputs.u->data, static_cast<int>(a.call.u->memory().bytes()) - 1);
+          edit(slot_of(&SoftmaxCall::inputs, &In::mask), [=](Edited &e) { e.tensor.data = data; })(a);
+        }}});
   check_bad(
       equality(), Function::backward,
       {{"no grad_u", SEGPRIOR_ERROR_NULL_POINTER, "grad_u", [](CallArguments &a) { a.grad_u = nullptr; }},
