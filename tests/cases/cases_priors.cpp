@@ -45,6 +45,9 @@ void add_threshold_dynamics(std::vector<Case> &list, bool f32) {
   add(Case({9, 1}, 3).name("td, one column").td(0.3, 7, 2).small());
   add(Case({1, 1, 1}, 3, 2).name("td, one voxel").td(0.3, 7, 2).small());
   add(Case({3, 1, 19}, 2).name("td, flat axis").td(0.3, 5, 2).small());
+  add(Case({18, 67}, 3).name("td, several tiles").td(0.4, 7, 3).equal().iterations(2).small());
+  add(Case({11, 66}, 15).name("td, several tiles of many classes").td(0.4, 5, 2).iterations(2).small());
+  add(Case({18, 17, 5}, 2).name("td, several tiles in 3-D").td(0.4, 5, 2).equal().iterations(2).small());
   add(Case({33, 65}, 4).name("td, several tiles").td(0.5, 7, 5).init_eps(1).iterations(5));
   add(Case({67, 131}, 2, 2).name("td, several tiles").td(0.5, 7, 5).iterations(4));
   add(Case({9, 18, 35}, 3).name("td, several tiles in 3-D").td(0.3).iterations(3));
