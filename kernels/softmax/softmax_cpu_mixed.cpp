@@ -236,19 +236,22 @@ class MixedBackward : BackwardBase<T> {
     segprior_info info{SEGPRIOR_ITERATION_CAP, 0, 0};
     AdjointMomentum momentum;
     double first = 0;
+    int calm = 0;  // passes below the tolerance since the last one above it
     for (bool running = true; running;) {
       adjoint_of_u(t, info.iterations == 0);
       adjoint_of_volume(t);
       const double change = max_abs(buffers_.grad_logits);
       if (info.iterations == 0) first = change;
-      info.residual = first > 0 ? change / first : 0;
-      if (info.residual <= p_.implicit_tolerance) info.status = SEGPRIOR_CONVERGED;
+      const double residual = first > 0 ? change / first : 0;
+      calm = residual <= p_.implicit_tolerance ? calm + 1 : 0;
+      info.residual = calm > 1 ? std::max(info.residual, residual) : residual;
+      const bool converged = first == 0 || calm >= momentum.calm_passes();
+      if (converged) info.status = SEGPRIOR_CONVERGED;
       if (first == 0) break;
       if (p_.accelerate) momentum.advance();
       adjoint_of_priors(t, momentum.beta, momentum.beta_before);
       ++info.iterations;
-      running = info.residual > p_.implicit_tolerance && std::isfinite(info.residual) &&
-                info.iterations < p_.implicit_iterations;
+      running = !converged && std::isfinite(residual) && info.iterations < p_.implicit_iterations;
     }
     td_parameters(base_, state_at(t).u);
     team_.barrier();

@@ -202,6 +202,10 @@ struct AdjointMomentum {
   double theta = 1, beta = 0, beta_before = 0;  // of the coming pass, and of the one before it
   int length = 8, left = 8;                     // of the current run: passes, and those to come
 
+  // So many passes in a row must be below the tolerance: momentum makes slow modes oscillate, and the change
+  // of an oscillating mode passes through 0. 1 without momentum.
+  SEGPRIOR_HD int calm_passes() const { return length / 8; }
+
   SEGPRIOR_HD void advance() {
     const bool restart = left == 0;
     if (restart) left = length *= 2;
