@@ -272,7 +272,7 @@ void add_paths(std::vector<Case> &list, bool f32) {
 // every implementation to stop at the same check.
 void add_implicit(std::vector<Case> &list) {
   const auto add = [&](Case c) {
-    list.push_back(c.eps(1).iterations(1500).tolerance(1e-11, 10).checkpoint(1500).implicit());
+    list.push_back(c.eps(1).iterations(1500).tolerance(1e-13, 10).checkpoint(1500).implicit());
   };
   add(Case({4, 5}, 3, 2).name("implicit, tv").tv(0.2).accelerate());
   add(Case({4, 5}, 3, 2).name("implicit, tv, volumes").tv(0.2).equal().accelerate().small());
