@@ -155,9 +155,12 @@ Call::Call(const segprior_context &context, const segprior_softmax_opts *opts_in
   read_threshold_dynamics();
   read_stars();
   p.compact_saved = opts.compact_saved == 1;
-  // The bounds of the fixed point are those of a dual that the iteration has made.
+  // The fixed point's bounds are those of a dual that the plain iteration has made.
   if (p.compact_saved && (p.has_init_tv || p.has_init_volume || p.star.has_init))
     reject(SEGPRIOR_ERROR_NOT_SUPPORTED, "opts.compact_saved = 1 cannot be combined with a warm start");
+  if (p.compact_saved && p.accelerate)
+    reject(SEGPRIOR_ERROR_NOT_SUPPORTED,
+           "opts.compact_saved = 1 cannot be combined with opts.accelerate = 1");
   if (inputs.mask) {
     p.has_mask = true;
     p.mask =

@@ -8,27 +8,28 @@
 namespace segprior::softmax {
 namespace {
 
-// f(full element, packed element, bound) for every dual, f_u(full, packed) for every u; then the tail.
-template <class T, class F, class G>
-void for_elements(const Problem &p, const Saved<T> &full, const Packed &packed, int threads, const F &f,
-                  const G &f_u) {
-  const int64_t voxels = p.grid.voxels(), per_image = p.grid.classes * p.grid.nd;
-  const int64_t duals = packed.slots * packed.parts * p.grid.batch * per_image;
+// f(first element of a vector, bound) for every dual vector; its components are `voxels` apart.
+template <class T, class F>
+void for_vectors(const Problem &p, const Packed &packed, int threads, const F &f) {
+  const int64_t voxels = p.grid.voxels(), nd = p.grid.nd;
+  const int64_t planes = packed.slots * (packed.dual_elements / (voxels * nd));
   const double lam = p.tv ? read_scalar<T>(p.lam) : 0;
 #pragma omp parallel for num_threads(threads) schedule(static)
-  for (int64_t k = 0; k < duals; ++k) {
-    const int64_t image = k / per_image % p.grid.batch;
-    const int part = static_cast<int>(k / (per_image * p.grid.batch) % packed.parts);
-    const double factor = lam * bound_factor(p.accelerate, part);
+  for (int64_t k = 0; k < planes; ++k) {
+    const int64_t image = k / p.grid.classes % p.grid.batch;
     const T *edge =
         p.has_edge ? static_cast<const T *>(p.edge) + (p.edge_shared ? 0 : image * voxels) : nullptr;
-    for (int64_t x = 0; x < voxels; ++x)
-      f(full.slots[k * voxels + x], packed.duals[k * voxels + x], edge ? factor * edge[x] : factor);
+    for (int64_t x = 0; x < voxels; ++x) f(k * nd * voxels + x, edge ? lam * edge[x] : lam);
   }
-  const int64_t rows = packed.slots * (packed.u_elements / voxels);
+}
+
+// f(element) for every u.
+template <class F>
+void for_u(const Problem &p, const Packed &packed, int threads, const F &f) {
+  const int64_t voxels = p.grid.voxels(), planes = packed.slots * (packed.u_elements / voxels);
 #pragma omp parallel for num_threads(threads) schedule(static)
-  for (int64_t k = 0; k < rows; ++k)
-    for (int64_t x = k * voxels; x < (k + 1) * voxels; ++x) f_u(full.u_slots[x], packed.u[x]);
+  for (int64_t k = 0; k < planes; ++k)
+    for (int64_t x = k * voxels; x < (k + 1) * voxels; ++x) f(x);
 }
 
 }  // namespace
@@ -38,9 +39,12 @@ void pack(const Problem &p, const void *full_saved, void *compact, int threads) 
   Arena full_arena(const_cast<void *>(full_saved)), arena(compact);
   const Saved<T> full = carve_saved<T>(p, full_arena);
   const Packed packed = carve_packed<T>(p, arena);
-  for_elements<T>(
-      p, full, packed, threads, [](T value, int16_t &out, double bound) { out = pack_dual(value, bound); },
-      [](T value, uint16_t &out) { out = pack_u(value); });
+  const int64_t voxels = p.grid.voxels();
+  for_vectors<T>(p, packed, threads, [&](int64_t k, double bound) {
+    for (int c = 0; c < p.grid.nd; ++c)
+      packed.duals[k + c * voxels] = pack_dual(full.slots[k + c * voxels], bound);
+  });
+  for_u(p, packed, threads, [&](int64_t k) { packed.u[k] = pack_u(full.u_slots[k]); });
   std::copy_n(static_cast<const char *>(full_saved) + packed.tail_offset, packed.tail_bytes, packed.tail);
 }
 
@@ -49,10 +53,13 @@ void unpack(const Problem &p, const void *compact, void *full_saved, int threads
   Arena full_arena(full_saved), arena(const_cast<void *>(compact));
   const Saved<T> full = carve_saved<T>(p, full_arena);
   const Packed packed = carve_packed<T>(p, arena);
-  for_elements<T>(
-      p, full, packed, threads,
-      [](T &out, int16_t value, double bound) { out = static_cast<T>(unpack_dual(value, bound)); },
-      [](T &out, uint16_t value) { out = static_cast<T>(unpack_u(value)); });
+  const int64_t voxels = p.grid.voxels();
+  for_vectors<T>(p, packed, threads, [&](int64_t k, double bound) {
+    const double scale = unpack_scale(packed.duals + k, voxels, p.grid.nd, bound);
+    for (int c = 0; c < p.grid.nd; ++c)
+      full.slots[k + c * voxels] = scale == 0 ? T{0} : static_cast<T>(scale * packed.duals[k + c * voxels]);
+  });
+  for_u(p, packed, threads, [&](int64_t k) { full.u_slots[k] = static_cast<T>(unpack_u(packed.u[k])); });
   std::copy_n(packed.tail, packed.tail_bytes, static_cast<char *>(full_saved) + packed.tail_offset);
 }
 

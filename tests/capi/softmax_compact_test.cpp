@@ -28,7 +28,7 @@ std::vector<Case> cases() {
   const auto base = [] { return Case({17, 19}, 3, 2).f32().iterations(12); };
   return {base().tv(0.3).equal(),
           base().tv(0.3).equal().checkpoint(4),
-          base().tv(0.3).edge(Case::Edge::per_image).accelerate(),
+          base().tv(0.3).edge(Case::Edge::per_image),
           base().tv(0.3).mask(Case::Mask::per_image),
           base().td(0.2).equal(),
           base().tv(0.2).td(0.2).star({1}).checkpoint(5),

@@ -78,9 +78,9 @@ def softmax(
         checkpoint: interval at which iterates are kept for ``Result.backward``: 1 all of them, None about
             sqrt(T), 0 none (inference); `iters` is enough for mode "implicit".
         compact_saved: whether those iterates are kept as 16-bit fixed point, in about half the bytes: TV
-            duals to within ``tv.lam * edge / 65534`` (three times that when accelerated), u to within
-            1 / 131070. Gradients change by more, since rounding takes duals off their bound: by 1e-5 to 1e-2
-            of the largest, when accelerated by some percent. Not with a warm start.
+            duals to within ``tv.lam * edge / 32767``, u to within 1 / 131070. Gradients change by 1e-5 to
+            1e-3 of their largest entry, rarely 1e-2. Not with a warm start, and only with the plain iteration
+            (``accelerate=False`` if `tol` is given).
         check_interval: iterations between two checks of `tol`.
         duals: whether to return the duals.
         threads: CPU threads; None: the OpenMP default. The result does not depend on it. In a child forked
