@@ -109,13 +109,12 @@ typedef struct segprior_softmax_opts {
                       that for several, and half again (of tv_tau's default too) if the TV prior is on
                       as well or when accelerated; unused if inputs.star_tau is given. 0 */
   int32_t implicit_iterations; /* cap of the implicit backward's iterations, >= 1. 1000 */
-  int32_t
-      compact_saved; /* 1: `saved` holds TV duals and u as 16-bit fixed point: about half the bytes. Error of
-                        a dual component <= tv_lam e / 32767, of u <= 1 / 131070; the full state is in the
-                        workspaces meanwhile. Gradients: a projection that was decided by
-                            less than this rounding takes the other side; relative to the largest entry 1e-5
-                        to 1e-3 was seen, once 1e-2. Not with a warm start, nor accelerated
-                        (SEGPRIOR_ERROR_NOT_SUPPORTED). 0 */
+  int32_t compact_saved; /* 1: `saved` holds TV duals and u as 16-bit fixed point: about half the bytes. The
+                            error of a dual component is <= tv_lam e / 32767, of u <= 1 / 131070; the full
+                            state is in the workspaces meanwhile. Gradients: a projection decided by less
+                            than this rounding takes the other side; relative to the largest entry 1e-5 to
+                            1e-3 was seen, once 1e-2. Not with a warm start, nor accelerated
+                            (SEGPRIOR_ERROR_NOT_SUPPORTED). 0 */
   double implicit_tolerance; /* > 0: an image's implicit backward stops when its residual, relative to its
                                 start, is below it. With threshold dynamics or star shapes the residual is
                                 the last term of a series, and the error the sum of all that would follow:
