@@ -236,16 +236,14 @@ class MixedBackward : BackwardBase<T> {
     segprior_info info{SEGPRIOR_ITERATION_CAP, 0, 0};
     AdjointMomentum momentum;
     double first = 0;
-    int calm = 0;  // passes below the tolerance since the last one above it
     for (bool running = true; running;) {
       adjoint_of_u(t, info.iterations == 0);
       adjoint_of_volume(t);
       const double change = max_abs(buffers_.grad_logits);
       if (info.iterations == 0) first = change;
       const double residual = first > 0 ? change / first : 0;
-      calm = residual <= p_.implicit_tolerance ? calm + 1 : 0;
-      info.residual = calm > 1 ? std::max(info.residual, residual) : residual;
-      const bool converged = first == 0 || calm >= momentum.calm_passes();
+      const bool converged = momentum.settled(residual <= p_.implicit_tolerance) || first == 0;
+      info.residual = residual;
       if (converged) info.status = SEGPRIOR_CONVERGED;
       if (first == 0) break;
       if (p_.accelerate) momentum.advance();

@@ -157,9 +157,13 @@ __global__ void __launch_bounds__(kThreads)
   const double first = passes.first[image], residual = first == 0 ? 0 : change / first;
   passes.done[image] = first == 0 ? 0 : a.t + 1;
   passes.residual[image] = residual;
-  if (passes.momentum) passes.momentum[image].advance();
+  bool settled = residual <= tolerance;
+  if (passes.momentum) {
+    settled = passes.momentum[image].settled(settled);
+    passes.momentum[image].advance();
+  }
   // What is not finite ends it too.
-  if (!(residual > tolerance && residual < INFINITY)) passes.running[image] = 0;
+  if (settled || !(residual < INFINITY)) passes.running[image] = 0;
 }
 
 template <class T>
@@ -168,7 +172,7 @@ __global__ void report_kernel(Mixed<T> m, MixedAdjoint<T> a, Passes passes, doub
   const int64_t image = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (image >= m.in.g.batch) return;
   const int32_t forward = a.base.status[image];
-  const bool converged = passes.residual[image] <= tolerance;
+  const bool converged = !passes.running[image] && passes.residual[image] <= tolerance;
   const int32_t own = converged ? SEGPRIOR_CONVERGED : SEGPRIOR_ITERATION_CAP;
   info[image] = {failed(forward) ? forward : own, passes.done[image], passes.residual[image]};
 }

@@ -201,10 +201,15 @@ SEGPRIOR_HD inline double next_momentum(double &theta, bool restart) {
 struct AdjointMomentum {
   double theta = 1, beta = 0, beta_before = 0;  // of the coming pass, and of the one before it
   int length = 8, left = 8;                     // of the current run: passes, and those to come
+  int calm = 0;                                 // passes below the tolerance since the last one above it
 
-  // So many passes in a row must be below the tolerance: momentum makes slow modes oscillate, and the change
-  // of an oscillating mode passes through 0. 1 without momentum.
-  SEGPRIOR_HD int calm_passes() const { return length / 8; }
+  // After a pass, told whether its change is below the tolerance: whether that has lasted long enough.
+  // Momentum makes slow modes oscillate, and the change of an oscillating mode passes through 0. Never
+  // advanced: at once.
+  SEGPRIOR_HD bool settled(bool below) {
+    calm = below ? calm + 1 : 0;
+    return calm >= length / 8;
+  }
 
   SEGPRIOR_HD void advance() {
     const bool restart = left == 0;
