@@ -8,7 +8,7 @@
 //   softmax_cuda_adjoint.cu   one backward iteration, any number of classes
 //   softmax_cuda_grads.cu     what backward does before and after its iterations
 //   softmax_cuda_chip.cu      all iterations of a small image in one block: softmax_cuda_chip.h
-//   softmax_cuda_td_*.cu      threshold dynamics alone or with volumes: softmax_cuda_td_fused.h, _td_adjoint.h
+//   softmax_cuda_td_*.cu      threshold dynamics, alone or with volumes, in one kernel an iteration
 //   softmax_cuda_mixed*.cu    threshold dynamics, star shapes, masks: softmax_cuda_mixed.h
 //   softmax_cuda_implicit.cu  implicit backward by conjugate gradients
 #pragma once
