@@ -191,6 +191,11 @@ inline Scalar last_eps(const Problem &p) {
   return p.iterations == 0 && p.init_eps > 0 ? Scalar{nullptr, p.init_eps} : p.eps;
 }
 
+// Whether iteration t (0-based) ends with a residual. Without a tolerance it only serves the report.
+inline bool takes_residual(const Problem &p, bool reported, int t) {
+  return p.tolerance > 0 ? is_check(t, p.iterations, p.check_interval) : reported && t + 1 == p.iterations;
+}
+
 inline StepRule step_rule(const Problem &p) {
   return {p.grid.inv_spacing_sq_sum(), p.accelerate, p.tv, p.star.count};
 }

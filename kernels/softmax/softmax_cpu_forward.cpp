@@ -225,8 +225,7 @@ class Forward {
   void iterate() {
     bool logits_pending = false;  // u_ holds logits that lack `pending`; the same on every thread
     for (int t = 0; progress().running; ++t) {
-      const bool checked = p_.tolerance > 0 ? is_check(t, p_.iterations, p_.check_interval)
-                                            : outputs_.info && t + 1 == p_.iterations;
+      const bool checked = takes_residual(p_, outputs_.info, t);
       if (checked || p_.keeps_u()) {
         if (logits_pending) sweep_.finish_logits(u_, buffers_.pending);
         logits_pending = false;

@@ -83,12 +83,6 @@ class Forward {
     return saved_.momentum && t < p_.iterations ? saved_.momentum + t * p_.grid.batch : nullptr;
   }
 
-  // Whether iteration t ends with a residual. Without a tolerance it only serves the report.
-  bool checks(int t) const {
-    if (p_.tolerance > 0) return is_check(t, p_.iterations, p_.check_interval);
-    return out_.info && t + 1 == p_.iterations;
-  }
-
   void run_on_chip() {
     const Chip<T> chip{iterates_,
                        f_,
@@ -115,7 +109,7 @@ class Forward {
                        saved_.log_mass ? saved_.log_mass + t * per_class() : nullptr,
                        scratch_.partials};
     const int64_t fused = fused_partials(p_);
-    const bool check = checks(t);
+    const bool check = takes_residual(p_, out_.info, t);
     const Finish end{scratch_.progress,
                      momentum_of_step(t + 1),
                      scratch_.restart,

@@ -200,7 +200,7 @@ __global__ void __launch_bounds__(kThreads)
       const int64_t scalar = (work.image * g.classes + i) * g.voxels + work.x;
       const int64_t base = (work.image * g.classes + i) * g.nd * g.voxels + work.x;
       const T u = a.u[scalar], r = a.grad_logits[scalar];
-      T y[3], q_bar[3], slope[3], square = 0, along = 0;
+      T y[3], bar[3], slope[3];
 #pragma unroll
       for (int c = 0; c < 3; ++c) {
         if (c >= g.nd) break;
@@ -210,25 +210,18 @@ __global__ void __launch_bounds__(kThreads)
         y[c] = v[k] - tau * slope[c];
         T v_bar = last ? T(0) : g.inv_h[c] * (a.grad_logits[scalar + g.stride[c]] - r);
         if (!end) v_bar += a.grad_y[k];
-        q_bar[c] = v_bar;
+        bar[c] = v_bar;
         if (in.accelerate) {
-          q_bar[c] = (1 + beta) * v_bar - (end ? T(0) : beta_next * a.grad_v[k]);
+          bar[c] = (1 + beta) * v_bar - (end ? T(0) : beta_next * a.grad_v[k]);
           a.grad_v[k] = v_bar;
         }
-        square += y[c] * y[c];
-        along += y[c] * q_bar[c];
       }
-      const T norm = sqrt(square);
-      const bool clipped = norm > bound;
-      const T shrink = clipped ? bound / norm : T(1);
-      if (clipped) bound_sum += along / norm;
-      const T radial = clipped ? along / square : T(0);
+      bound_sum += projection_adjoint(g.nd, bound, y, bar);
 #pragma unroll
       for (int c = 0; c < 3; ++c) {
         if (c >= g.nd) break;
-        const T y_bar = shrink * (q_bar[c] - y[c] * radial);
-        a.grad_y[base + c * g.voxels] = y_bar;
-        tau_sum -= static_cast<double>(y_bar) * slope[c];
+        a.grad_y[base + c * g.voxels] = bar[c];
+        tau_sum -= static_cast<double>(bar[c]) * slope[c];
       }
     }
     if (a.grad_bound) a.grad_bound[work.image * g.voxels + work.x] += bound_sum;

@@ -147,6 +147,28 @@ __device__ inline T bound_of(const Inputs<T> &in, int64_t image, int64_t x, T la
   return in.edge ? lam * in.edge[(in.edge_shared ? 0 : image * in.g.voxels) + x] : lam;
 }
 
+// Adjoint of q = y min(1, bound / |y|) for one dual vector of `nd` components: bar, the gradient of q,
+// becomes that of y. Returns the gradient of the bound.
+template <class T>
+__device__ inline T projection_adjoint(int nd, T bound, const T (&y)[3], T (&bar)[3]) {
+  T square = 0, along = 0;
+#pragma unroll
+  for (int c = 0; c < 3; ++c) {
+    if (c >= nd) break;
+    square += y[c] * y[c];
+    along += y[c] * bar[c];
+  }
+  const T norm = sqrt(square);
+  if (!(norm > bound)) return 0;
+  const T shrink = bound / norm, radial = along / square;
+#pragma unroll
+  for (int c = 0; c < 3; ++c) {
+    if (c >= nd) break;
+    bar[c] = shrink * (bar[c] - y[c] * radial);
+  }
+  return along / norm;
+}
+
 // Whole block; the result is valid in thread 0. Fixed order.
 __device__ inline double sum_of(const double *values, int64_t count) {
   double sum = 0;

@@ -89,6 +89,15 @@ struct Here {
         dual(work.image * in.g.classes * in.g.nd * in.g.voxels + work.x) {}
 };
 
+// The block's part of two dot products over the image. Whole block.
+template <class T>
+__device__ inline void store_dots(const ImplicitSystem<T> &s, const Geometry<T> &g, const Work &work,
+                                  double (&dots)[2]) {
+  block_reduce(dots, Sum());
+  if (threadIdx.x != 0) return;
+  for (int k = 0; k < 2; ++k) s.dots[(work.image * 2 + k) * g.chunks + work.chunk] = dots[k];
+}
+
 template <class T>
 __global__ void __launch_bounds__(kThreads)
     linearise_kernel(Inputs<T> in, Adjoint<T> adjoint, ImplicitSystem<T> s) {
@@ -198,9 +207,7 @@ __global__ void __launch_bounds__(kThreads)
       }
     }
   }
-  block_reduce(dots, Sum());
-  if (threadIdx.x == 0)
-    for (int k = 0; k < 2; ++k) s.dots[(here.work.image * 2 + k) * g.chunks + here.work.chunk] = dots[k];
+  store_dots(s, g, here.work, dots);
 }
 
 // a += alpha p, r -= alpha mp, and <r, r>, <r, z>.
@@ -220,9 +227,7 @@ __global__ void __launch_bounds__(kThreads)
       dots[0] += static_cast<double>(r) * r;
       dots[1] += static_cast<double>(r) * (r / s.diagonal[here.field + i * g.voxels]);
     }
-  block_reduce(dots, Sum());
-  if (threadIdx.x == 0)
-    for (int k = 0; k < 2; ++k) s.dots[(here.work.image * 2 + k) * g.chunks + here.work.chunk] = dots[k];
+  store_dots(s, g, here.work, dots);
 }
 
 template <class T>

@@ -92,12 +92,6 @@ class Forward {
     return saved_.momentum && t < p_.iterations ? saved_.momentum + t * p_.grid.batch : nullptr;
   }
 
-  // As in softmax_cuda.cu: without a tolerance the residual only serves the report.
-  bool checks(int t) const {
-    if (p_.tolerance > 0) return is_check(t, p_.iterations, p_.check_interval);
-    return out_.info && t + 1 == p_.iterations;
-  }
-
   // u_0 = S((o - div q_0 - div(g_0 s) + f_0) / eps_0).
   void begin() {
     const Start<T> start{static_cast<const T *>(p_.init_tv),
@@ -138,7 +132,7 @@ class Forward {
 
   void iterate(int t) {
     const Gate gate{scratch_.progress, nullptr, nullptr, t};
-    double *residual = checks(t) ? scratch_.residual : nullptr;
+    double *residual = takes_residual(p_, out_.info, t) ? scratch_.residual : nullptr;
     const Step<T> base{gate,
                        t,
                        duals_.dual(t),

@@ -158,7 +158,7 @@ __global__ void __launch_bounds__(kThreads) dual_kernel(Mixed<T> m, MixedAdjoint
     for (int i = 0; i < g.classes; ++i) {
       const int64_t scalar = (work.image * g.classes + i) * g.voxels;
       const int64_t base = (work.image * g.classes + i) * g.nd * g.voxels + work.x;
-      T y[3], q_bar[3], slope[3], r_slope[3], square = 0, along = 0;
+      T y[3], bar[3], slope[3], r_slope[3];
       gradient(g, a.u + scalar, place.site, slope);
       gradient(g, a.base.grad_logits + scalar, place.site, r_slope);
 #pragma unroll
@@ -167,25 +167,18 @@ __global__ void __launch_bounds__(kThreads) dual_kernel(Mixed<T> m, MixedAdjoint
         const int64_t k = base + c * g.voxels;
         y[c] = a.v[k] - tau * slope[c];
         const T v_bar = end ? r_slope[c] : r_slope[c] + a.base.grad_y[k];
-        q_bar[c] = v_bar;
+        bar[c] = v_bar;
         if (momentum) {
-          q_bar[c] = (1 + beta) * v_bar - (end ? T(0) : beta_next * a.base.grad_v[k]);
+          bar[c] = (1 + beta) * v_bar - (end ? T(0) : beta_next * a.base.grad_v[k]);
           a.base.grad_v[k] = v_bar;
         }
-        square += y[c] * y[c];
-        along += y[c] * q_bar[c];
       }
-      const T norm = sqrt(square);
-      const bool clipped = norm > bound;
-      const T shrink = clipped ? bound / norm : T(1);
-      if (clipped) bound_sum += along / norm;
-      const T radial = clipped ? along / square : T(0);
+      bound_sum += projection_adjoint(g.nd, bound, y, bar);
 #pragma unroll
       for (int c = 0; c < 3; ++c) {
         if (c >= g.nd) break;
-        const T y_bar = shrink * (q_bar[c] - y[c] * radial);
-        a.base.grad_y[base + c * g.voxels] = y_bar;
-        tau_sum -= static_cast<double>(y_bar) * slope[c];
+        a.base.grad_y[base + c * g.voxels] = bar[c];
+        tau_sum -= static_cast<double>(bar[c]) * slope[c];
       }
     }
     if (a.base.grad_bound) a.base.grad_bound[work.image * g.voxels + work.x] += bound_sum;

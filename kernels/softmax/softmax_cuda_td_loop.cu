@@ -169,9 +169,7 @@ class TdForward {
  private:
   void iterate(int t) {
     const Gate gate{scratch_.progress, nullptr, nullptr, t};
-    // Without a tolerance the residual only serves the report.
-    const bool check = p_.tolerance > 0 ? is_check(t, p_.iterations, p_.check_interval)
-                                        : out_.info && t + 1 == p_.iterations;
+    const bool check = takes_residual(p_, out_.info, t);
     const int interval = p_.checkpoint_interval;
     // Without a volume prior every iterate but the first is u, written where it belongs.
     const bool save_u = interval > 0 && t % interval == 0 && iterates_.is_logits(t);
