@@ -133,6 +133,10 @@ const char *cudaGetErrorName(cudaError_t error) {
       return "cudaErrorLaunchOutOfResources";
     case cudaErrorLaunchFailure:
       return "cudaErrorLaunchFailure";
+    case cudaErrorCooperativeLaunchTooLarge:
+      return "cudaErrorCooperativeLaunchTooLarge";
+    case cudaErrorInvalidClusterSize:
+      return "cudaErrorInvalidClusterSize";
     case cudaErrorNotSupported:
       return "cudaErrorNotSupported";
     case cudaErrorStreamCaptureUnsupported:
@@ -205,6 +209,8 @@ cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int dev
     case cudaDevAttrComputeCapabilityMinor:
       return *value = properties.minor, cudaSuccess;
     case cudaDevAttrCooperativeLaunch:
+      return *value = 0, cudaSuccess;
+    case cudaDevAttrClusterLaunch:
       return *value = 0, cudaSuccess;
     case cudaDevAttrMaxBlocksPerMultiprocessor:
       return *value = 32, cudaSuccess;

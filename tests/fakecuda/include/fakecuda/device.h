@@ -27,6 +27,11 @@ int block_barrier(Vote vote, bool predicate, Site site);
 void warp_barrier(unsigned mask, Site site);
 unsigned warp_ballot(unsigned mask, bool predicate, Site site);
 uint64_t warp_shuffle(unsigned mask, uint64_t value, int source_lane, Site site);
+void grid_barrier(Site site);
+void cluster_barrier(Site site);
+unsigned cluster_rank();
+unsigned cluster_blocks();
+const void *cluster_shared(const void *mine, int rank);
 int lane();
 void fence();
 bool atomic_publishes(

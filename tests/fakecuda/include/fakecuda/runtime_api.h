@@ -1,5 +1,5 @@
-// CUDA's host API, as far as the library and its tests use it. One device like an A100 (sm_80); everything is
-// done when the call returns.
+// CUDA's host API, as far as the library and its tests use it. One device like an A100 (sm_80), or what a
+// test asks for; everything is done when the call returns.
 #pragma once
 
 #include <tuple>
@@ -23,8 +23,10 @@ enum cudaError_t {
   cudaErrorIllegalAddress = 700,
   cudaErrorLaunchOutOfResources = 701,
   cudaErrorLaunchFailure = 719,
+  cudaErrorCooperativeLaunchTooLarge = 720,
   cudaErrorNotSupported = 801,
   cudaErrorStreamCaptureUnsupported = 900,
+  cudaErrorInvalidClusterSize = 912,
   cudaErrorUnknown = 999
 };
 
@@ -65,7 +67,8 @@ enum cudaStreamCaptureStatus {
 
 enum cudaFuncAttribute {
   cudaFuncAttributeMaxDynamicSharedMemorySize = 8,
-  cudaFuncAttributePreferredSharedMemoryCarveout = 9
+  cudaFuncAttributePreferredSharedMemoryCarveout = 9,
+  cudaFuncAttributeNonPortableClusterSizeAllowed = 14
 };
 
 struct cudaFuncAttributes {
@@ -91,7 +94,8 @@ enum cudaDeviceAttr {
   cudaDevAttrMaxSharedMemoryPerMultiprocessor = 81,
   cudaDevAttrCooperativeLaunch = 95,
   cudaDevAttrMaxSharedMemoryPerBlockOptin = 97,
-  cudaDevAttrMaxBlocksPerMultiprocessor = 106
+  cudaDevAttrMaxBlocksPerMultiprocessor = 106,
+  cudaDevAttrClusterLaunch = 120
 };
 
 struct cudaDeviceProp {
@@ -102,7 +106,7 @@ struct cudaDeviceProp {
   int major, minor, multiProcessorCount, l2CacheSize, cooperativeLaunch;
 };
 
-// Attributes are ignored, except that a cooperative or cluster launch is refused (cudaErrorNotSupported).
+// Cooperative and cluster launches are carried out (clusters along x only); other attributes are ignored.
 enum cudaLaunchAttributeID {
   cudaLaunchAttributeIgnore = 0,
   cudaLaunchAttributeCooperative = 2,
@@ -149,6 +153,8 @@ cudaError_t cudaFuncSetAttribute(const void *kernel, cudaFuncAttribute, int valu
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *, const void *kernel);
 cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, const void *kernel, int threads,
                                                           size_t dynamic_shared_bytes);
+cudaError_t cudaOccupancyMaxActiveClusters(int *clusters, const void *kernel,
+                                           const cudaLaunchConfig_t *config);
 
 cudaError_t cudaStreamCreate(cudaStream_t *);
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *, unsigned flags);
@@ -202,6 +208,11 @@ cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, void (*ke
                                                           size_t dynamic_shared_bytes) {
   return cudaOccupancyMaxActiveBlocksPerMultiprocessor(blocks, reinterpret_cast<const void *>(kernel),
                                                        threads, dynamic_shared_bytes);
+}
+template <class... P>
+cudaError_t cudaOccupancyMaxActiveClusters(int *clusters, void (*kernel)(P...),
+                                           const cudaLaunchConfig_t *config) {
+  return cudaOccupancyMaxActiveClusters(clusters, reinterpret_cast<const void *>(kernel), config);
 }
 
 namespace fakecuda {
