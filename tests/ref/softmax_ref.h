@@ -7,9 +7,9 @@
 #include <limits>
 #include <vector>
 
-namespace segprior::ref {
+#include "tests/ref/array.h"
 
-using Array = std::vector<double>;
+namespace segprior::ref {
 
 enum class Volume { none, equality, box };
 

@@ -6,7 +6,7 @@
 #include <sstream>
 #include <string>
 
-#include "tests/ref/softmax_ref.h"
+#include "tests/ref/array.h"
 
 namespace segprior::test {
 

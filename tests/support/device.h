@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "segprior/segprior.h"
-#include "tests/ref/softmax_ref.h"
+#include "tests/ref/array.h"
 
 namespace segprior::test {
 

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "tests/ref/softmax_ref.h"
+#include "tests/ref/array.h"
 
 namespace segprior::test {
 
