@@ -18,6 +18,7 @@ __attribute__((weak)) void __tsan_destroy_fiber(void *fiber);
 __attribute__((weak)) void __tsan_switch_to_fiber(void *fiber, unsigned flags);
 __attribute__((weak)) void __tsan_acquire(void *address);
 __attribute__((weak)) void __tsan_release(void *address);
+__attribute__((weak)) void __tsan_write_range(void *address, unsigned long size);
 __attribute__((weak)) void __tsan_java_init(unsigned long heap_begin, unsigned long heap_size);
 __attribute__((weak)) void __tsan_java_alloc(unsigned long address, unsigned long size);
 }
@@ -38,6 +39,9 @@ inline void acquire(void *address) {
 }
 inline void release(void *address) {
   if (with_tsan()) __tsan_release(address);
+}
+inline void record_write(void *address, size_t size) {
+  if (with_tsan()) __tsan_write_range(address, size);
 }
 inline void switch_race_fiber(void *fiber) {
   constexpr unsigned kNoSync = 1;

@@ -219,30 +219,35 @@ float run_last_block() {
   { #kernel, caught, text, run < kernel < true>>, run < kernel < false>> }
 
 const std::vector<Planted> &planted_bugs() {
-  static const std::vector<Planted> bugs = {
-      PLANTED(missing_barrier, Caught::race, ""),
-      PLANTED(missing_barrier_before_reuse, Caught::race, ""),
-      PLANTED(missing_warp_barrier, Caught::race, ""),
-      PLANTED(global_race_between_blocks, Caught::race, ""),
-      PLANTED(global_read_of_other_block, Caught::race, ""),
-      {"last_block_without_fences", Caught::race, "", run_last_block<false, false>,
-       run_last_block<true, true>},
-      {"last_block_without_release", Caught::race, "", run_last_block<false, true>,
-       run_last_block<true, true>},
-      {"last_block_without_acquire", Caught::race, "", run_last_block<true, false>,
-       run_last_block<true, true>},
-      PLANTED(off_by_one_shared, Caught::address, "wrote outside of tile"),
-      PLANTED(off_by_one_dynamic, Caught::address, "wrote outside of dynamic shared memory"),
-      PLANTED(off_by_one_global, Caught::address, ""),
-      PLANTED(divergent_barrier, Caught::breach, "divergent barrier: thread"),
-      PLANTED(exited_before_barrier, Caught::breach, "thread (5, 0, 0) has exited"),
-      PLANTED(exited_before_shuffle, Caught::breach, "which has exited"),
-      PLANTED(barrier_against_shuffle, Caught::breach, "divergent warp: thread"),
-      PLANTED(mask_without_caller, Caught::breach, "not named in its own mask 7fffffff"),
-      PLANTED(different_masks, Caught::breach, "with mask 0000ffff"),
-      PLANTED(shuffle_from_outside_the_mask, Caught::breach, "reads lane 0"),
-      PLANTED(unwritten_shared, Caught::not_a_number, ""),
-      PLANTED(order_dependent_sum, Caught::bits, ""),
-  };
+  static const std::vector<Planted> bugs = [] {
+    std::vector<Planted> all = {
+        PLANTED(missing_barrier, Caught::race, ""),
+        PLANTED(missing_barrier_before_reuse, Caught::race, ""),
+        PLANTED(missing_warp_barrier, Caught::race, ""),
+        PLANTED(global_race_between_blocks, Caught::race, ""),
+        PLANTED(global_read_of_other_block, Caught::race, ""),
+        {"last_block_without_fences", Caught::race, "", run_last_block<false, false>,
+         run_last_block<true, true>},
+        {"last_block_without_release", Caught::race, "", run_last_block<false, true>,
+         run_last_block<true, true>},
+        {"last_block_without_acquire", Caught::race, "", run_last_block<true, false>,
+         run_last_block<true, true>},
+        PLANTED(off_by_one_shared, Caught::address, "wrote outside of tile"),
+        PLANTED(off_by_one_dynamic, Caught::address, "wrote outside of dynamic shared memory"),
+        PLANTED(off_by_one_global, Caught::address, ""),
+        PLANTED(divergent_barrier, Caught::breach, "divergent barrier: thread"),
+        PLANTED(exited_before_barrier, Caught::breach, "thread (5, 0, 0) has exited"),
+        PLANTED(exited_before_shuffle, Caught::breach, "which has exited"),
+        PLANTED(barrier_against_shuffle, Caught::breach, "divergent warp: thread"),
+        PLANTED(mask_without_caller, Caught::breach, "not named in its own mask 7fffffff"),
+        PLANTED(different_masks, Caught::breach, "with mask 0000ffff"),
+        PLANTED(shuffle_from_outside_the_mask, Caught::breach, "reads lane 0"),
+        PLANTED(unwritten_shared, Caught::not_a_number, ""),
+        PLANTED(order_dependent_sum, Caught::bits, ""),
+    };
+    const std::vector<Planted> groups = planted_group_bugs();
+    all.insert(all.end(), groups.begin(), groups.end());
+    return all;
+  }();
   return bugs;
 }

@@ -19,4 +19,5 @@ struct Planted {
   float (*correct)();
 };
 
-const std::vector<Planted> &planted_bugs();
+const std::vector<Planted> &planted_bugs();  // all
+std::vector<Planted> planted_group_bugs();   // those of blocks that meet

@@ -107,12 +107,6 @@ TEST_CASE("the limits of a launch") {
   cudaLaunchConfig_t config;
   config.dynamicSmemBytes = 48 * 1024 + 1;  // without opting in
   CHECK(cudaLaunchKernelEx(&config, by_value, Params{}, nullptr, nullptr, 0) == cudaErrorInvalidValue);
-  cudaLaunchAttribute cooperative{cudaLaunchAttributeCooperative, {}};
-  cooperative.val.cooperative = 1;
-  config.dynamicSmemBytes = 0;
-  config.attrs = &cooperative;
-  config.numAttrs = 1;
-  CHECK(cudaLaunchKernelEx(&config, by_value, Params{}, nullptr, nullptr, 0) == cudaErrorNotSupported);
   cudaGetLastError();
 }
 

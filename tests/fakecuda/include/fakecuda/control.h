@@ -1,5 +1,5 @@
-// What tests ask of the fake runtime. Everything but device_count and sticky errors concerns the calling
-// thread alone.
+// What tests ask of the fake runtime. Everything but the device's count and capability and sticky errors
+// concerns the calling thread alone.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -66,5 +66,8 @@ void set_sticky_error(cudaError_t error);
 
 // 0: a machine with no GPU.
 void set_device_count(int count);
+
+// 8.0 unless set. Shared memory and occupancy follow; from 9.0 on there are thread-block clusters.
+void set_compute_capability(int major, int minor);
 
 }  // namespace fakecuda
