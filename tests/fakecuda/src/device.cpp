@@ -13,12 +13,8 @@
 namespace fakecuda {
 namespace {
 
-std::atomic<int> devices{1}, capability{80};
+std::atomic<int> devices{1}, capability{80}, processors{3};
 std::mutex mutex;
-
-// Few: kernels that size their grid by the device then get one that runs quickly here, and a cooperative grid
-// of all resident threads stays below what ThreadSanitizer can tell apart.
-constexpr int kProcessors = 3;
 
 struct Model {
   int capability;
@@ -57,6 +53,7 @@ OptIn opt_in(const void *kernel) {
 int device_count() { return devices; }
 void set_device_count(int count) { devices = count; }
 void set_compute_capability(int major, int minor) { capability = 10 * major + minor; }
+void set_multiprocessors(int count) { processors = count; }
 
 size_t shared_limit() { return model().shared_per_block; }
 bool has_clusters() { return capability >= 90; }
@@ -71,7 +68,7 @@ uint64_t resident_blocks_per_processor(uint64_t block_threads, size_t dynamic_sh
   return std::min({by_threads, by_shared, static_cast<uint64_t>(m.blocks_per_processor)});
 }
 uint64_t resident_blocks(uint64_t block_threads, size_t dynamic_shared_bytes) {
-  return kProcessors * resident_blocks_per_processor(block_threads, dynamic_shared_bytes);
+  return processors * resident_blocks_per_processor(block_threads, dynamic_shared_bytes);
 }
 
 }  // namespace fakecuda
@@ -134,7 +131,6 @@ cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int dev
   return failed(cudaErrorInvalidValue);
 }
 
-// Few multiprocessors: kernels that size their grid by the device then get one that runs quickly here.
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int device) {
   FAKECUDA_ENTRY();
   if (device < 0 || device >= device_count()) return failed(cudaErrorInvalidDevice);
@@ -152,7 +148,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int device) {
         {0x7fffffff, kMaxGridYZ, kMaxGridYZ},
         capability / 10,
         capability % 10,
-        kProcessors,
+        processors,
         1 << 20,
         1};
   return cudaSuccess;

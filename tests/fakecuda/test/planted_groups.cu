@@ -12,7 +12,7 @@ using segprior::cluster_rank;
 using segprior::cluster_shared;
 using segprior::grid_barrier;
 
-constexpr unsigned kThreads = 64, kBlocks = 4, kCluster = 2;
+constexpr unsigned kThreads = 32, kBlocks = 4, kCluster = 2;
 
 // Every block adds up what all have written.
 template <bool Bug>
@@ -185,7 +185,7 @@ std::vector<Planted> planted_group_bugs() {
   return {
       GRID(missing_grid_barrier, Caught::race, ""),
       GRID(missing_grid_barrier_before_reuse, Caught::race, ""),
-      GRID(block_skips_grid_barrier, Caught::breach, "192 of 256 threads wait in grid barrier"),
+      GRID(block_skips_grid_barrier, Caught::breach, "96 of 128 threads wait in grid barrier"),
       GRID(thread_skips_grid_barrier, Caught::breach, "thread (5, 0, 0) of block (1, 0, 0) has exited"),
       GRID(grid_barrier_against_block_barrier, Caught::breach, "divergent barrier: thread"),
       GRID(divergent_grid_barrier, Caught::breach, "divergent barrier: thread"),
@@ -198,7 +198,7 @@ std::vector<Planted> planted_group_bugs() {
       CLUSTER(peer_has_ended, Caught::race, ""),
       CLUSTER(peer_has_ended, Caught::address, ""),
       CLUSTER(off_by_one_in_peer, Caught::address, "wrote outside of tile"),
-      CLUSTER(block_skips_cluster_barrier, Caught::breach, "64 of 128 threads wait in cluster barrier"),
+      CLUSTER(block_skips_cluster_barrier, Caught::breach, "32 of 64 threads wait in cluster barrier"),
       CLUSTER(rank_outside_the_cluster, Caught::breach, "asks for block 2 of a cluster of 2"),
       CLUSTER(mapped_address_is_not_shared, Caught::breach, "not in its own shared memory"),
       {"cluster_barrier_before_sm_90", Caught::breach, "only sm_90",

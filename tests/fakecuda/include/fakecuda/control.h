@@ -70,4 +70,7 @@ void set_device_count(int count);
 // 8.0 unless set. Shared memory and occupancy follow; from 9.0 on there are thread-block clusters.
 void set_compute_capability(int major, int minor);
 
+// 3 unless set: a small number keeps small what kernels size by the device, such as a cooperative grid.
+void set_multiprocessors(int count);
+
 }  // namespace fakecuda
