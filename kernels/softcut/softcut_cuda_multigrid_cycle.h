@@ -1,0 +1,408 @@
+// One V(1,1) cycle as phases, for either executor. On the way down a phase smooths from zero, takes the
+// residual and restricts it: of each level only the restricted residual is stored. On the way up a phase
+// smooths once more what it makes anew of the first smoothing and the interpolated correction. The small
+// levels are one phase, a block per system.
+#pragma once
+
+#include "kernels/common/reduce.h"
+#include "kernels/softcut/softcut_cuda_multigrid_level.h"
+
+namespace segprior::softcut::cuda {
+
+// A tile has one coarse point per thread and the fine points 2 I, 2 I + 1 around them.
+template <int ND>
+SEGPRIOR_HD constexpr int tile_extent(int axis) {
+  if (ND == 1) return kBlock;
+  if (ND == 2) return axis == 0 ? 32 : kBlock / 32;
+  return axis == 0 ? 16 : 4;
+}
+
+template <int ND>
+struct Tiling {
+  int64_t count[ND];
+
+  SEGPRIOR_HD explicit Tiling(const Extents<ND> &coarse) {
+    for (int a = 0; a < ND; ++a) count[a] = ceil_div(coarse.n[a], tile_extent<ND>(a));
+  }
+  SEGPRIOR_HD int64_t tiles() const {
+    int64_t product = 1;
+    for (int a = 0; a < ND; ++a) product *= count[a];
+    return product;
+  }
+  // The first coarse point of a tile.
+  __device__ Point<ND> first(int64_t tile) const {
+    Point<ND> p{};
+#pragma unroll
+    for (int a = 0; a < ND; ++a) {
+      p.at[a] = tile % count[a] * tile_extent<ND>(a);
+      tile /= count[a];
+    }
+    return p;
+  }
+};
+
+// The fine points of a tile and a margin, in shared memory: `more` points more than the tile's on each axis.
+template <int ND, int more>
+struct Patch {
+  SEGPRIOR_HD static constexpr int extent(int axis) { return 2 * tile_extent<ND>(axis) + more; }
+  SEGPRIOR_HD static constexpr int stride(int axis) {
+    int product = 1;
+    for (int a = 0; a < axis; ++a) product *= extent(a);
+    return product;
+  }
+  SEGPRIOR_HD static constexpr int size() { return stride(ND); }
+  SEGPRIOR_HD static constexpr int local(int q, int axis) { return q / stride(axis) % extent(axis); }
+  SEGPRIOR_HD static constexpr int step(int offset) {
+    int sum = 0;
+    for (int a = 0; a < ND; ++a) sum += step_of(offset, a) * stride(a);
+    return sum;
+  }
+  // The point `q` of a patch that starts `margin` points before the tile.
+  __device__ static Point<ND> point(const Point<ND> &first, int q, int margin) {
+    Point<ND> p{};
+#pragma unroll
+    for (int a = 0; a < ND; ++a) p.at[a] = 2 * first.at[a] - margin + local(q, a);
+    return p;
+  }
+  // The place here of point `q` of another patch that starts `shift` points later.
+  template <class Other>
+  __device__ static int place(int q, int shift) {
+    int sum = 0;
+#pragma unroll
+    for (int a = 0; a < ND; ++a) sum += (Other::local(q, a) + shift) * stride(a);
+    return sum;
+  }
+};
+
+template <int ND>
+using Smoothed = Patch<ND, 3>;  // what the residuals below need
+template <int ND>
+using Residuals = Patch<ND, 1>;  // what the coarse points of a tile take
+template <int ND>
+using Corrected = Patch<ND, 2>;  // the tile's fine points and their neighbours
+template <int ND>
+using Tile = Patch<ND, 0>;
+
+constexpr int kTailFloats = 2 * static_cast<int>(kTailPoints) + kMaxLevels;  // of all levels of a tail
+template <int ND>
+constexpr int kCycleFloats = std::max(Smoothed<ND>::size() + Residuals<ND>::size(),
+                                      static_cast<int>(kTailPoints) + 2 * kTailFloats);
+
+// One array for all phases of a cycle: a persistent kernel holds them all.
+template <int ND>
+__device__ inline float *cycle_memory() {
+  SEGPRIOR_SHARED(float, memory, kCycleFloats<ND>);
+  return memory;
+}
+
+// The vectors of a level, of one system: the residual that comes in and the correction that goes out.
+template <class T>
+struct FinestVectors {
+  const T *r;
+  T *z;
+  T scale, unscale;
+
+  __device__ float residual(int64_t i) const { return static_cast<float>(r[i] * scale); }
+  // Returns r z.
+  __device__ double store(int64_t i, float value) const {
+    const T unscaled = value * unscale;
+    z[i] = unscaled;
+    return static_cast<double>(r[i]) * static_cast<double>(unscaled);
+  }
+};
+struct CoarseVectors {
+  const float *residuals;
+  float *corrections;
+
+  __device__ float residual(int64_t i) const { return residuals[i]; }
+  __device__ double store(int64_t i, float value) const {
+    corrections[i] = value;
+    return 0;
+  }
+};
+
+template <class T, int ND>
+__device__ inline FinestVectors<T> vectors_of(const CycleArgs<T> &args, const Finest<ND, T> &fine,
+                                              int64_t n) {
+  const T scale = static_cast<T>(args.scale[n]);
+  return {args.r + n * fine.voxels, args.z + n * fine.voxels, scale, 1 / scale};
+}
+template <class T, int ND>
+__device__ inline CoarseVectors vectors_of(const CycleArgs<T> &, const Coarse<ND> &fine, int64_t n) {
+  return {fine.residual + n * fine.pitch, fine.correction + n * fine.pitch};
+}
+
+// (A e) at a point that is at `place` of a patch of e.
+template <int ND, class P, class Matrix>
+__device__ inline float product(const Matrix &a, const Point<ND> &p, int64_t i, const float *e, int place) {
+  const float own = e[place];
+  float sum = a.excess(i) * own;
+#pragma unroll
+  for (int offset = 0; offset < kOffsets<ND>; ++offset)
+    if (offset != kCentre<ND> && Matrix::has(offset) && p.has_neighbour(offset, a.e))
+      sum += a.coupling(p, offset) * (own - e[place + P::step(offset)]);
+  return sum;
+}
+
+// The interpolated correction at a fine point: over the corners of the coarse cell around it.
+template <int ND>
+__device__ inline float interpolated(const CoarseMatrix<ND> &coarse, const float *correction,
+                                     const Point<ND> &p) {
+  float sum = 0;
+#pragma unroll
+  for (int corner = 0; corner < 1 << ND; ++corner) {
+    Point<ND> q{};
+    int offset = 0;  // of the fine point from the corner's
+    bool counts = true;
+#pragma unroll
+    for (int a = 0; a < ND; ++a) {
+      const int far = corner >> a & 1, odd = static_cast<int>(p.at[a] & 1);
+      q.at[a] = (p.at[a] >> 1) + far;
+      counts = counts && far <= odd && q.at[a] < coarse.e.n[a];
+      offset += (odd - 2 * far + 1) * power_of_three(a);
+    }
+    if (!counts) continue;
+    const int64_t i = q.index(coarse.e);
+    sum += offset == kCentre<ND> ? correction[i] : coarse.slot(weight_slot<ND>(offset))[i] * correction[i];
+  }
+  return sum;
+}
+
+// The restricted residual at a coarse point. residual(offset) is that of the fine point.
+template <int ND, class F>
+__device__ inline float restricted(const CoarseMatrix<ND> &coarse, int64_t i, const F &residual) {
+  float sum = 0;
+#pragma unroll
+  for (int offset = 0; offset < kOffsets<ND>; ++offset)
+    sum +=
+        offset == kCentre<ND> ? residual(offset) : coarse.slot(weight_slot<ND>(offset))[i] * residual(offset);
+  return sum;
+}
+
+// Down: the residual of the coarser level.
+template <int ND, class T, class Fine>
+struct RestrictPhase {
+  static constexpr const char *kName = "softcut multigrid restrict";
+  int64_t tiles;
+  Fine fine;
+  Coarse<ND> coarse;
+  CycleArgs<T> args;
+
+  __device__ void operator()(int64_t tile) const {
+    using Wide = Smoothed<ND>;
+    using Narrow = Residuals<ND>;
+    float *const smoothed = cycle_memory<ND>(), *const residuals = smoothed + Wide::size();
+    const Tiling<ND> tiling(coarse.e);
+    const int64_t m = tile / tiling.tiles();
+    const Point<ND> first = tiling.first(tile - m * tiling.tiles());
+    const auto a = fine.matrix(m);
+    const CoarseMatrix<ND> c = coarse.matrix(m);
+    for (int64_t n = m * args.rhs; n < (m + 1) * args.rhs; ++n) {
+      if (!args.active[n]) continue;
+      const auto v = vectors_of(args, fine, n);
+      for (int q = threadIdx.x; q < Wide::size(); q += kBlock) {
+        const Point<ND> p = Wide::point(first, q, 2);
+        const int64_t i = p.index(fine.e);
+        smoothed[q] = p.inside(fine.e) ? kDamping * a.inverse(i) * v.residual(i) : 0.0f;
+      }
+      __syncthreads();
+      for (int q = threadIdx.x; q < Narrow::size(); q += kBlock) {
+        const Point<ND> p = Narrow::point(first, q, 1);
+        const int64_t i = p.index(fine.e);
+        residuals[q] = 0;
+        if (p.inside(fine.e))
+          residuals[q] =
+              v.residual(i) - product<ND, Wide>(a, p, i, smoothed, Wide::template place<Narrow>(q, 1));
+      }
+      __syncthreads();
+      Point<ND> p = first;
+      int place = 0, rest = threadIdx.x;
+#pragma unroll
+      for (int axis = 0; axis < ND; ++axis) {
+        const int local = rest % tile_extent<ND>(axis);
+        rest /= tile_extent<ND>(axis);
+        p.at[axis] += local;
+        place += (2 * local + 1) * Narrow::stride(axis);
+      }
+      if (!p.inside(coarse.e)) continue;
+      const int64_t i = p.index(coarse.e);
+      coarse.residual[n * coarse.pitch + i] =
+          restricted<ND>(c, i, [&](int offset) { return residuals[place + Narrow::step(offset)]; });
+    }
+  }
+};
+
+// Up, one tile of one system: the correction of the finer level. Returns this thread's part of r z.
+template <int ND, class Fine, class Vectors>
+__device__ inline double correct(const Fine &fine, const Coarse<ND> &coarse, const Point<ND> &first,
+                                 int64_t m, int64_t n, const Vectors &v) {
+  using Wide = Corrected<ND>;
+  float *const corrected = cycle_memory<ND>();
+  const auto a = fine.matrix(m);
+  const CoarseMatrix<ND> c = coarse.matrix(m);
+  for (int q = threadIdx.x; q < Wide::size(); q += kBlock) {
+    const Point<ND> p = Wide::point(first, q, 1);
+    const int64_t i = p.index(fine.e);
+    corrected[q] = 0;
+    if (p.inside(fine.e))
+      corrected[q] =
+          kDamping * a.inverse(i) * v.residual(i) + interpolated(c, coarse.correction + n * coarse.pitch, p);
+  }
+  __syncthreads();
+  double sum = 0;
+  for (int q = threadIdx.x; q < Tile<ND>::size(); q += kBlock) {
+    const Point<ND> p = Tile<ND>::point(first, q, 0);
+    if (!p.inside(fine.e)) continue;
+    const int64_t i = p.index(fine.e);
+    const int place = Wide::template place<Tile<ND>>(q, 1);
+    const float left = v.residual(i) - product<ND, Wide>(a, p, i, corrected, place);
+    sum += v.store(i, corrected[place] + kDamping * a.inverse(i) * left);
+  }
+  __syncthreads();
+  return sum;
+}
+
+template <int ND, class T>
+struct CorrectPhase {
+  static constexpr const char *kName = "softcut multigrid correct";
+  int64_t tiles;
+  Coarse<ND> fine, coarse;
+  CycleArgs<T> args;
+
+  __device__ void operator()(int64_t tile) const {
+    const Tiling<ND> tiling(coarse.e);
+    const int64_t m = tile / tiling.tiles();
+    const Point<ND> first = tiling.first(tile - m * tiling.tiles());
+    for (int64_t n = m * args.rhs; n < (m + 1) * args.rhs; ++n)
+      if (args.active[n]) correct(fine, coarse, first, m, n, vectors_of(args, fine, n));
+  }
+};
+
+// The same of level 0: z, and the sums of r z. As many tiles of the grid as there are to a partial sum.
+template <int ND, class T>
+struct FinishPhase {
+  static constexpr const char *kName = "softcut multigrid finish";
+  int64_t tiles;
+  Finest<ND, T> fine;
+  Coarse<ND> coarse;
+  CycleArgs<T> args;
+
+  __device__ void operator()(int64_t tile) const {
+    const Tiling<ND> tiling(coarse.e);
+    const int64_t sums = chunks_of(fine.voxels).count;
+    const int64_t m = tile / sums, chunk = tile - m * sums;
+    const int64_t begin = chunk * tiling.tiles() / sums, end = (chunk + 1) * tiling.tiles() / sums;
+    for (int64_t n = m * args.rhs; n < (m + 1) * args.rhs; ++n) {
+      if (!args.active[n]) continue;
+      const FinestVectors<T> v = vectors_of(args, fine, n);
+      double sum = 0;
+      for (int64_t t = begin; t < end; ++t) sum += correct(fine, coarse, tiling.first(t), m, n, v);
+      sum = block_sum(sum);
+      if (threadIdx.x == 0) args.rz[n * sums + chunk] = sum;
+    }
+  }
+};
+
+// The small levels, of one system: the same cycle, with the vectors in shared memory.
+template <int ND, class T>
+struct TailPhase {
+  static constexpr const char *kName = "softcut multigrid tail";
+  int64_t tiles;
+  int levels;
+  Coarse<ND> top;
+  CycleArgs<T> args;
+
+  __device__ void operator()(int64_t n) const {
+    if (!args.active[n]) return;
+    float *const other = cycle_memory<ND>(), *residual = other + kTailPoints,
+                 *correction = residual + kTailFloats;
+    const int64_t m = n / args.rhs;
+    const int points = static_cast<int>(top.e.points());
+    for (int i = threadIdx.x; i < points; i += kBlock) residual[i] = top.residual[n * top.pitch + i];
+    __syncthreads();
+    for (int l = 0; l < levels - 1; ++l) {
+      const Coarse<ND> fine = level(l), coarse = level(l + 1);
+      descend(fine.matrix(m), coarse.matrix(m), residual, correction, other);
+      residual += fine.e.points();
+      correction += fine.e.points();
+    }
+    const float diagonal = level(levels - 1).matrix(m).excess(0);
+    if (threadIdx.x == 0) correction[0] = diagonal > 0 ? residual[0] / diagonal : 0.0f;
+    __syncthreads();
+    for (int l = levels - 2; l >= 0; --l) {
+      const Coarse<ND> fine = level(l), coarse = level(l + 1);
+      float *const coarse_correction = correction;
+      residual -= fine.e.points();
+      correction -= fine.e.points();
+      ascend(fine.matrix(m), coarse.matrix(m), residual, correction, coarse_correction, other);
+    }
+    for (int i = threadIdx.x; i < points; i += kBlock) top.correction[n * top.pitch + i] = correction[i];
+    __syncthreads();
+  }
+
+  __device__ Coarse<ND> level(int l) const {
+    Coarse<ND> result = top;
+    for (int k = 0; k < l; ++k) result = next_level(result, args.matrices);
+    return result;
+  }
+
+  __device__ static void descend(const CoarseMatrix<ND> &a, const CoarseMatrix<ND> &coarse, float *residual,
+                                 float *correction, float *left) {
+    const int points = static_cast<int>(a.e.points()), coarse_points = static_cast<int>(coarse.e.points());
+    for (int i = threadIdx.x; i < points; i += kBlock) correction[i] = kDamping * a.inverse(i) * residual[i];
+    __syncthreads();
+    for (int i = threadIdx.x; i < points; i += kBlock) left[i] = residual[i] - apply(a, i, correction);
+    __syncthreads();
+    for (int i = threadIdx.x; i < coarse_points; i += kBlock) {
+      Point<ND> p = point_at<ND>(i, coarse.e);
+#pragma unroll
+      for (int axis = 0; axis < ND; ++axis) p.at[axis] *= 2;
+      residual[points + i] = restricted<ND>(coarse, i, [&](int offset) {
+        const Point<ND> q = p.stepped(offset);
+        return q.inside(a.e) ? left[q.index(a.e)] : 0.0f;
+      });
+    }
+    __syncthreads();
+  }
+
+  __device__ static void ascend(const CoarseMatrix<ND> &a, const CoarseMatrix<ND> &coarse,
+                                const float *residual, float *correction, const float *coarse_correction,
+                                float *corrected) {
+    const int points = static_cast<int>(a.e.points());
+    for (int i = threadIdx.x; i < points; i += kBlock)
+      corrected[i] = correction[i] + interpolated(coarse, coarse_correction, point_at<ND>(i, a.e));
+    __syncthreads();
+    for (int i = threadIdx.x; i < points; i += kBlock)
+      correction[i] = corrected[i] + kDamping * a.inverse(i) * (residual[i] - apply(a, i, corrected));
+    __syncthreads();
+  }
+
+  __device__ static float apply(const CoarseMatrix<ND> &a, int i, const float *e) {
+    const Point<ND> p = point_at<ND>(i, a.e);
+    const float own = e[i];
+    float sum = a.excess(i) * own;
+#pragma unroll
+    for (int offset = 0; offset < kOffsets<ND>; ++offset)
+      if (offset != kCentre<ND> && p.has_neighbour(offset, a.e))
+        sum += a.coupling(p, offset) * (own - e[p.stepped(offset).index(a.e)]);
+    return sum;
+  }
+};
+
+// z = M^-1 r for the active systems.
+SEGPRIOR_FOR_EITHER_SIDE
+template <int ND, class Exec, class T>
+SEGPRIOR_HD void v_cycle(Exec &exec, const Operator<T> &a, const Hierarchy &h, const CycleArgs<T> &args) {
+  const auto tiles = [&](int l) { return args.matrices * Tiling<ND>(extents_of<ND>(h.level[l])).tiles(); };
+  const auto coarse = [&](int l) { return coarse_of<ND>(h.level[l]); };
+  const Finest<ND, T> finest = finest_of<ND>(a, h);
+  exec.run(RestrictPhase<ND, T, Finest<ND, T>>{tiles(1), finest, coarse(1), args});
+  for (int l = 1; l < h.tail; ++l)
+    exec.run(RestrictPhase<ND, T, Coarse<ND>>{tiles(l + 1), coarse(l), coarse(l + 1), args});
+  exec.run(TailPhase<ND, T>{args.matrices * args.rhs, h.levels - h.tail, coarse(h.tail), args});
+  for (int l = h.tail - 1; l > 0; --l)
+    exec.run(CorrectPhase<ND, T>{tiles(l + 1), coarse(l), coarse(l + 1), args});
+  exec.run(FinishPhase<ND, T>{args.matrices * chunks_of(a.voxels).count, finest, coarse(1), args});
+}
+
+}  // namespace segprior::softcut::cuda
