@@ -1,0 +1,103 @@
+// Gradients of a loss that is a mean over a batch of images, in the setting of the implementation that came
+// with [SC]: 32 images of 256^2, weights softplus(normal). Such an incoming gradient is of the size 1 / (N
+// J). An absolute stopping rule, |r| <= 1e-6 per voxel as [SC] has for the forward pass, is content with it
+// after the first step at the latest; the rule of our backward solves is relative, and this is what it is
+// for.
+#include <doctest/doctest.h>
+
+#include <cmath>
+
+#include "tests/cases/softcut_check.h"
+#include "tests/support/compare.h"
+#include "tests/support/random.h"
+
+using namespace segprior;
+using namespace segprior::test;
+using ref::Array;
+using ref::softcut::Problem;
+
+namespace {
+
+double normal(Random &random) {
+  const double u = random.uniform(0x1p-60, 1), v = random.uniform(0, 6.283185307179586);
+  return std::sqrt(-2 * std::log(u)) * std::cos(v);
+}
+
+double relative(const Array &got, const Array &want) {
+  double error = 0, norm = 0;
+  for (size_t k = 0; k < want.size(); ++k) {
+    error += (got[k] - want[k]) * (got[k] - want[k]);
+    norm += want[k] * want[k];
+  }
+  return std::sqrt(error / norm);
+}
+
+struct Gradients {
+  Array scores, rows, columns;
+};
+
+// Of one setting; `grad_x` of the loss mean((x - target)^2) at the given x.
+Gradients gradients(Device &device, const Problem &p, const SoftcutSettings &settings, const Array &grad_x) {
+  SoftcutCall call(device, p, settings);
+  REQUIRE_MESSAGE(call.forward() == SEGPRIOR_OK, segprior_last_error());
+  REQUIRE_MESSAGE(call.backward(grad_x) == SEGPRIOR_OK, segprior_last_error());
+  return {call.grad_scores->get(), call.grad_edges.of[0]->get(), call.grad_edges.of[1]->get()};
+}
+
+}  // namespace
+
+TEST_CASE("softcut: gradients of a mean over a batch") {
+  Random random(17);
+  Problem p;
+  p.batch = 32;
+  p.spatial = {256, 256};
+  Array target;
+  for (int64_t k = 0; k < p.batch * p.voxels(); ++k) {
+    p.scores.push_back(normal(random));
+    target.push_back(static_cast<double>(random.bits() % 2));
+  }
+  p.scores = rounded(p.scores, SEGPRIOR_FLOAT32);
+  for (int f = 0; f < 2; ++f) {
+    for (int64_t k = 0; k < p.matrices() * p.edge_count(f); ++k)
+      p.weights.of[f].push_back(std::log1p(std::exp(normal(random))));
+    p.weights.of[f] = rounded(p.weights.of[f], SEGPRIOR_FLOAT32);
+  }
+  Device cpu({SEGPRIOR_CPU, 0});
+  SoftcutSettings exact;
+  exact.opts.tolerance = exact.opts.backward_tolerance = 1e-13;
+  SoftcutCall solved(cpu, p, exact);
+  REQUIRE(solved.forward() == SEGPRIOR_OK);
+  const Array x = solved.x->get();
+  Array grad_x;
+  for (size_t k = 0; k < x.size(); ++k)
+    grad_x.push_back(2 * (x[k] - target[k]) / static_cast<double>(x.size()));
+  grad_x = rounded(grad_x, SEGPRIOR_FLOAT32);
+  const Gradients want = gradients(cpu, p, exact, grad_x);
+  // What the others are compared with solves its systems: |error| <= |residual|, as d = 1.
+  CHECK(max_abs(ref::softcut::residuals(p, {}, x, p.scores)) < 1e-12);
+  CHECK(max_abs(ref::softcut::residuals(p, {}, want.scores, grad_x)) < 1e-12);
+
+  SoftcutSettings ours, one_step;
+  ours.dtype = one_step.dtype = SEGPRIOR_FLOAT32;
+  one_step.opts.solver = SEGPRIOR_SOFTCUT_CG;
+  one_step.opts.backward_max_iterations = 1;
+  const auto check = [&](const char *what, const Gradients &got, double least, double most) {
+    const double scores = relative(got.scores, want.scores), rows = relative(got.rows, want.rows),
+                 columns = relative(got.columns, want.columns);
+    MESSAGE(what, ": relative errors of the gradients of scores ", scores, ", of weights ", rows, ", ",
+            columns);
+    for (double error : {scores, rows, columns}) {
+      CHECK(error <= most);
+      CHECK(error >= least);
+    }
+  };
+  check("stopped after one step, as the absolute rule does", gradients(cpu, p, one_step, grad_x), 0.05, 0.5);
+#if defined(FAKECUDA)
+  check("CPU", gradients(cpu, p, ours, grad_x), 0, 1e-4);
+#else
+  for (segprior_device which : all_devices()) {
+    Device device(which);
+    check(name_of(which).c_str(), gradients(device, p, ours, grad_x), 0, 1e-4);
+  }
+#endif
+}
