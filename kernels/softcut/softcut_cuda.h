@@ -22,7 +22,20 @@
 
 namespace segprior::softcut::cuda {
 
-SEGPRIOR_HD inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+// a / b of numbers >= 0. Hardly an extent needs 64 bits, and the compiler's division of 64 bits is a function
+// call, which takes registers from the kernel around it: this one is slow and small.
+SEGPRIOR_HD inline int64_t quotient(int64_t a, int64_t b) {
+  if (((a | b) >> 32) == 0) return static_cast<uint32_t>(a) / static_cast<uint32_t>(b);
+  int64_t result = 0, rest = 0;
+#pragma unroll 1
+  for (int bit = 62; bit >= 0; --bit) {
+    rest = rest << 1 | (a >> bit & 1);
+    if (rest >= b) rest -= b, result |= int64_t(1) << bit;
+  }
+  return result;
+}
+
+SEGPRIOR_HD inline int64_t ceil_div(int64_t a, int64_t b) { return quotient(a + b - 1, b); }
 
 // A matrix's voxels in C order, cut into chunks: the tiles of phases that work voxel by voxel. It depends on
 // the number of voxels alone, so that the sums of a system never depend on what else is in the batch. Few
@@ -46,7 +59,7 @@ struct Operator {
   const T *edges[kFamilies];  // null where the family is not there
   const T *conductance;       // null: 1
 
-  int64_t systems() const { return matrices * rhs; }
+  SEGPRIOR_HD int64_t systems() const { return matrices * rhs; }
 };
 
 template <class T>
@@ -73,6 +86,14 @@ struct Solve {
   int32_t *status;
   segprior_info *info;  // [systems]; null: not wanted
 };
+
+// Which kernels serve a problem. Throws where opts.path or opts.solver cannot be had. The same for all
+// passes.
+struct Plan {
+  Path path;
+  Solver solver;
+};
+Plan plan_of(const Problem &);
 
 // ---- softcut_cuda_multigrid.h: struct Hierarchy ----
 // The caller of v_cycle gives and gets:
