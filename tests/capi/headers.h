@@ -8,6 +8,7 @@ extern "C" {
 #endif
 int segprior_test_core_header(void);
 int segprior_test_softmax_header(void);
+int segprior_test_softcut_header(void);
 int segprior_test_segprior_header(void);
 #ifdef __cplusplus
 }
