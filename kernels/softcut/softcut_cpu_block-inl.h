@@ -1,0 +1,115 @@
+// The vectors of a row, for highway code: whole ones, whose neighbours are all there, and those at the ends
+// of a row. Included once per SIMD target.
+#if defined(SEGPRIOR_SOFTCUT_CPU_BLOCK_INL_H) == defined(HWY_TARGET_TOGGLE)
+#ifdef SEGPRIOR_SOFTCUT_CPU_BLOCK_INL_H
+#undef SEGPRIOR_SOFTCUT_CPU_BLOCK_INL_H
+#else
+#define SEGPRIOR_SOFTCUT_CPU_BLOCK_INL_H
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace segprior::softcut {
+namespace HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+template <class T>
+using Tag = hn::ScalableTag<T>;
+template <class T>
+using Vec = hn::Vec<Tag<T>>;
+
+// Lanes [first, last) from memory, the others 0. Never touches memory outside.
+template <class T>
+HWY_INLINE Vec<T> load_lanes(const T *from, int64_t first, int64_t last) {
+  const Tag<T> d;
+#if HWY_MEM_OPS_MIGHT_FAULT
+  HWY_ALIGN T lanes[hn::MaxLanes(d)] = {};
+  for (int64_t k = first; k < last; ++k) lanes[k] = from[k];
+  return hn::Load(d, lanes);
+#else
+  const auto below = hn::FirstN(d, static_cast<size_t>(last > 0 ? last : 0));
+  const auto mask = first > 0 ? hn::AndNot(hn::FirstN(d, static_cast<size_t>(first)), below) : below;
+  return hn::MaskedLoad(mask, d, from);
+#endif
+}
+
+template <class T>
+HWY_INLINE void store_lanes(Vec<T> value, T *to, int64_t count) {
+  const Tag<T> d;
+#if HWY_MEM_OPS_MIGHT_FAULT
+  HWY_ALIGN T lanes[hn::MaxLanes(d)];
+  hn::Store(value, d, lanes);
+  for (int64_t k = 0; k < count; ++k) to[k] = lanes[k];
+#else
+  hn::BlendedStore(value, hn::FirstN(d, static_cast<size_t>(count > 0 ? count : 0)), d, to);
+#endif
+}
+
+// A vector whose voxels, and the edges along the row on both sides, all exist. `next_edge` is the array's
+// entry of the edge to the next column, `previous_edge` that to the previous one.
+template <class T>
+struct Whole {
+  int64_t c;
+  HWY_INLINE Vec<T> at(const T *row) const { return hn::LoadU(Tag<T>(), row + c); }
+  HWY_INLINE Vec<T> next(const T *row) const { return hn::LoadU(Tag<T>(), row + c + 1); }
+  HWY_INLINE Vec<T> previous(const T *row) const { return hn::LoadU(Tag<T>(), row + c - 1); }
+  HWY_INLINE Vec<T> next_edge(const T *row) const { return at(row); }
+  HWY_INLINE Vec<T> previous_edge(const T *row) const { return previous(row); }
+  HWY_INLINE void store(Vec<T> value, T *row) const { hn::StoreU(value, Tag<T>(), row + c); }
+  HWY_INLINE void store_edge(Vec<T> value, T *row) const { store(value, row); }
+  // `other` in lanes without a voxel.
+  HWY_INLINE Vec<T> or_else(Vec<T> value, T) const { return value; }
+};
+
+// A vector with `count` voxels; whatever does not exist is 0.
+template <class T>
+struct Part {
+  int64_t c, count, first_previous, last_next;
+  HWY_INLINE Vec<T> at(const T *row) const { return load_lanes<T>(row + c, 0, count); }
+  HWY_INLINE Vec<T> next(const T *row) const { return load_lanes<T>(row + c + 1, 0, last_next); }
+  HWY_INLINE Vec<T> previous(const T *row) const { return load_lanes<T>(row + c - 1, first_previous, count); }
+  HWY_INLINE Vec<T> next_edge(const T *row) const { return load_lanes<T>(row + c, 0, last_next); }
+  HWY_INLINE Vec<T> previous_edge(const T *row) const { return previous(row); }
+  HWY_INLINE void store(Vec<T> value, T *row) const { store_lanes<T>(value, row + c, count); }
+  HWY_INLINE void store_edge(Vec<T> value, T *row) const { store_lanes<T>(value, row + c, last_next); }
+  HWY_INLINE Vec<T> or_else(Vec<T> value, T other) const {
+    const Tag<T> d;
+    return hn::IfThenElse(hn::FirstN(d, static_cast<size_t>(count)), value, hn::Set(d, other));
+  }
+};
+
+// f(block) over a span.
+template <class T, class F>
+HWY_INLINE void for_span(const Span<T> &s, F f) {
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(Tag<T>()));
+  const int64_t whole_end = s.end < s.columns - 1 ? s.end : s.columns - 1;
+  const auto part = [&](int64_t c) HWY_ATTR {
+    const int64_t left = s.end - c, count = left < lanes ? left : lanes, next = s.columns - 1 - c;
+    f(Part<T>{c, count, c == 0 ? 1 : 0, next < count ? next : count});
+  };
+  int64_t c = s.begin;
+  if (c == 0) {
+    part(c);
+    c += lanes;
+  }
+  for (; c + lanes <= whole_end; c += lanes) f(Whole<T>{c});
+  for (; c < s.end; c += lanes) part(c);
+}
+
+// f(block) over n elements without neighbours.
+template <class T, class F>
+HWY_INLINE void for_elements(int64_t n, F f) {
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(Tag<T>()));
+  int64_t c = 0;
+  for (; c + lanes <= n; c += lanes) f(Whole<T>{c});
+  if (c < n) f(Part<T>{c, n - c, 0, 0});
+}
+
+template <class T>
+HWY_INLINE double sum_of(Vec<T> value) {
+  return static_cast<double>(hn::GetLane(hn::SumOfLanes(Tag<T>(), value)));
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace segprior::softcut
+HWY_AFTER_NAMESPACE();
+#endif

@@ -1,0 +1,132 @@
+// Before the first solve: is each matrix valid, which solver does it get, and the hierarchy if that is
+// multigrid.
+#include "kernels/softcut/softcut_cpu_multigrid.h"
+#include "kernels/softcut/softcut_cpu_solve.h"
+
+namespace segprior::softcut {
+namespace {
+
+bool may_use(const Problem &p, Solver solver) {
+  if (p.solver == Solver::automatic) return solver == Solver::chebyshev || solver == Solver::multigrid;
+  return p.solver == solver;
+}
+
+// Chebyshev's steps grow with the root of 1 / dominance and cost a sixth of a multigrid iteration.
+constexpr double kLeastChebyshevDominance = 0.004;
+
+Solver choose(const Problem &p, double dominance) {
+  if (p.solver != Solver::automatic) return p.solver;
+  return dominance >= kLeastChebyshevDominance ? Solver::chebyshev : Solver::multigrid;
+}
+
+Inspection merge(const Inspection &a, const Inspection &b) {
+  return {a.valid && b.valid,
+          std::min(a.dominance, b.dominance),
+          {std::min(a.diagonal[0], b.diagonal[0]), std::max(a.diagonal[1], b.diagonal[1])}};
+}
+
+}  // namespace
+
+Saved Saved::carve(const Problem &p, Arena &arena) {
+  Saved s;
+  s.status = arena.take<int32_t>(p.grid.systems());
+  s.matrices = arena.take<MatrixInfo>(p.grid.matrices());
+  s.hierarchy_stride = 0;
+  if (may_use(p, Solver::multigrid))
+    s.hierarchy_stride =
+        (hierarchy_bytes(p.grid) + Arena::kAlignment - 1) / Arena::kAlignment * Arena::kAlignment;
+  s.hierarchies = arena.take<char>(static_cast<int64_t>(s.hierarchy_stride), p.grid.matrices());
+  return s;
+}
+
+template <class T>
+Room<T> Room<T>::carve(const Problem &p, int64_t slots, int64_t fields, int threads, Arena &arena) {
+  const Grid &g = p.grid;
+  const bool chebyshev = may_use(p, Solver::chebyshev), multigrid = may_use(p, Solver::multigrid);
+  const bool jacobi = may_use(p, Solver::jacobi), cg = jacobi || multigrid || may_use(p, Solver::cg);
+  const int teams = team_count(threads, g.matrices()), size = team_size(threads, g.matrices());
+  Room room;
+  room.columns = g.extent[2];
+  room.voxels = g.voxels();
+  room.rhs = g.rhs();
+  room.units = Units(g).count;
+  room.fields = fields;
+  room.cycle_bytes = 0;
+  if (multigrid)
+    room.cycle_bytes = (cycle_scratch_bytes(g, g.rhs(), size) + Arena::kAlignment - 1) / Arena::kAlignment *
+                       Arena::kAlignment;
+  const int64_t field = room.rhs * room.voxels;
+  Vectors<T> &v = room.vectors;
+  v.r = arena.take<T>(cg ? field : 0, slots);
+  v.p = arena.take<T>(cg || chebyshev ? field : 0, slots);
+  v.q = arena.take<T>(cg ? field : 0, slots);
+  v.inverse_diagonal = arena.take<T>(jacobi || chebyshev ? room.voxels : 0, slots);
+  v.systems = arena.take<System>(room.rhs, slots);
+  v.active = arena.take<bool>(room.rhs, slots);
+  Scratch<T> &s = room.scratch;
+  s.zeros = arena.take<T>(room.columns, teams);
+  for (double *&sum : s.partial) sum = arena.take<double>(room.rhs * room.units, teams);
+  s.dots = arena.take<double>(room.rhs, teams);
+  s.inspections = arena.take<Inspection>(room.units, teams);
+  s.cycle = arena.take<char>(static_cast<int64_t>(room.cycle_bytes), teams);
+  s.fields = arena.take<T>(fields * field, teams);
+  return room;
+}
+
+template <class T>
+Vectors<T> Room<T>::slot(int64_t slot) const {
+  const auto of = [&](T *array, int64_t size) { return array ? array + slot * size : nullptr; };
+  const Vectors<T> &v = vectors;
+  return {of(v.r, rhs * voxels),          of(v.p, rhs * voxels),  of(v.q, rhs * voxels),
+          of(v.inverse_diagonal, voxels), v.systems + slot * rhs, v.active + slot * rhs};
+}
+
+template <class T>
+Scratch<T> Room<T>::team(int64_t team) const {
+  Scratch<T> s = scratch;
+  s.zeros += team * columns;
+  for (double *&sum : s.partial) sum += team * rhs * units;
+  s.dots += team * rhs;
+  s.inspections += team * units;
+  if (s.cycle) s.cycle += team * cycle_bytes;
+  if (s.fields) s.fields += team * fields * rhs * voxels;
+  return s;
+}
+
+template <class T>
+void prepare(const Problem &p, const Room<T> &room, const Saved &saved, int threads) {
+  const Units units(p.grid);
+  for_images(threads, p.grid.matrices(), [&](const Team &team, int team_index, int64_t m) {
+    const Scratch<T> scratch = room.team(team_index);
+    const Spans<T> spans(p.grid, units, matrix_of<T>(p, m), scratch.zeros);
+    for (int64_t u = team.begin(units.count); u < team.end(units.count); ++u)
+      scratch.inspections[u] = row_kernels<T>().inspect(spans(u), nullptr);
+    team.barrier();
+    if (team.rank != 0) return;
+    Inspection all = scratch.inspections[0];
+    for (int64_t u = 1; u < units.count; ++u) all = merge(all, scratch.inspections[u]);
+    saved.matrices[m] = {all, choose(p, all.dominance)};
+    for (int64_t r = 0; r < room.rhs; ++r)
+      saved.status[m * room.rhs + r] = all.valid ? SEGPRIOR_CONVERGED : SEGPRIOR_INVALID_PARAMETER;
+  });
+  if (p.stop.batch) {  // one solver, so that an iteration is the same for all
+    double dominance = 1;
+    for (int64_t m = 0; m < p.grid.matrices(); ++m)
+      if (saved.matrices[m].inspection.valid)
+        dominance = std::min(dominance, saved.matrices[m].inspection.dominance);
+    for (int64_t m = 0; m < p.grid.matrices(); ++m) saved.matrices[m].solver = choose(p, dominance);
+  }
+  if (!saved.hierarchies) return;
+  for_images(threads, p.grid.matrices(), [&](const Team &team, int team_index, int64_t m) {
+    if (saved.matrices[m].inspection.valid && saved.matrices[m].solver == Solver::multigrid)
+      build_hierarchy<T>(team, p.grid, matrix_of<T>(p, m), saved.hierarchies + m * saved.hierarchy_stride,
+                         room.team(team_index).cycle);
+  });
+}
+
+template struct Room<float>;
+template struct Room<double>;
+template void prepare<float>(const Problem &, const Room<float> &, const Saved &, int);
+template void prepare<double>(const Problem &, const Room<double> &, const Saved &, int);
+
+}  // namespace segprior::softcut

@@ -1,0 +1,94 @@
+// The direct solver: sparse Cholesky factorisation by Eigen (headers only, approximate minimum degree
+// ordering), in float64 for both dtypes. One thread per matrix. It is the library's only solver that
+// allocates.
+#include <limits>
+
+#include "kernels/common/error.h"
+#include "kernels/softcut/softcut_cpu_solve.h"
+
+#if defined(SEGPRIOR_WITH_EIGEN)
+#include <Eigen/Sparse>
+#endif
+
+namespace segprior::softcut {
+
+#if defined(SEGPRIOR_WITH_EIGEN)
+
+namespace {
+
+// f(weight, voxel, neighbour) for every edge of a span, where it starts.
+template <class T, class F>
+void for_edges(const Grid &g, const Span<T> &s, int64_t row, const F &f) {
+  const int64_t down = s.row_step[0], columns = s.columns;
+  for (int64_t c = s.begin; c < s.end; ++c) {
+    const bool next = c + 1 < columns;
+    if (next) f(s.column[c], row + c, row + c + 1);
+    if (g.has[kRow] && down) f(s.row[0][c], row + c, row + c + down);
+    if (g.has[kSlice] && s.slice_step[0]) f(s.slice[0][c], row + c, row + c + s.slice_step[0]);
+    if (g.has[kDiagonal] && down && next) f(s.diagonal[0][c], row + c, row + c + down + 1);
+    if (g.has[kAnti] && down && next) f(s.anti[0][c], row + c + 1, row + c + down);
+  }
+}
+
+// The lower triangle.
+template <class T>
+Eigen::SparseMatrix<double> assemble(const Job<T> &job) {
+  using Eigen::Index;
+  const Index n = static_cast<Index>(job.voxels());
+  Eigen::VectorXd diagonal = Eigen::VectorXd::Ones(n);
+  if (job.matrix.conductance)
+    for (Index a = 0; a < n; ++a) diagonal[a] = static_cast<double>(job.matrix.conductance[a]);
+  std::vector<Eigen::Triplet<double, int>> entries;
+  for (int64_t u = 0; u < job.units.count; ++u)
+    for_edges(job.grid, job.spans(u), job.units.row_offset(u), [&](T weight, int64_t a, int64_t b) {
+      diagonal[a] += static_cast<double>(weight);
+      diagonal[b] += static_cast<double>(weight);
+      entries.emplace_back(static_cast<int>(std::max(a, b)), static_cast<int>(std::min(a, b)),
+                           -static_cast<double>(weight));
+    });
+  for (Index a = 0; a < n; ++a) entries.emplace_back(static_cast<int>(a), static_cast<int>(a), diagonal[a]);
+  Eigen::SparseMatrix<double> matrix(n, n);
+  matrix.setFromTriplets(entries.begin(), entries.end());
+  return matrix;
+}
+
+}  // namespace
+
+void require_direct() {}
+
+template <class T>
+void solve_direct(const Job<T> &job) {
+  if (!job.any_active()) return;
+  if (job.voxels() > std::numeric_limits<int>::max())
+    throw Error(SEGPRIOR_ERROR_SIZE_OVERFLOW,
+                "opts.solver = SEGPRIOR_SOFTCUT_DIRECT (5): more than 2^31 - 1 voxels");
+  const Eigen::SimplicialLLT<Eigen::SparseMatrix<double>> factor(assemble(job));
+  Eigen::VectorXd b(static_cast<Eigen::Index>(job.voxels()));
+  for (int64_t r = 0; r < job.rhs(); ++r) {
+    if (!job.active(r)) continue;
+    if (factor.info() != Eigen::Success) {
+      job.fail(r, SEGPRIOR_BREAKDOWN);
+      continue;
+    }
+    std::copy_n(job.b(r), job.voxels(), b.data());
+    const Eigen::VectorXd x = factor.solve(b);
+    for (int64_t a = 0; a < job.voxels(); ++a) job.x(r)[a] = static_cast<T>(x[static_cast<Eigen::Index>(a)]);
+  }
+}
+
+#else
+
+void require_direct() {
+  throw Error(SEGPRIOR_ERROR_NOT_SUPPORTED,
+              "opts.solver = SEGPRIOR_SOFTCUT_DIRECT (5): this library was built without Eigen");
+}
+
+template <class T>
+void solve_direct(const Job<T> &) {}  // require_direct() came first
+
+#endif
+
+template void solve_direct(const Job<float> &);
+template void solve_direct(const Job<double> &);
+
+}  // namespace segprior::softcut
