@@ -30,17 +30,11 @@ __device__ constexpr int restricted_to(int axes, int offset) {
 // f(offset, coupling) for the neighbours of a point inside.
 template <int ND, class Matrix, class F>
 __device__ inline void for_couplings(const Matrix &a, const Point<ND> &p, const F &f) {
+  const int64_t i = p.index(a.e);
 #pragma unroll
   for (int offset = 0; offset < kOffsets<ND>; ++offset)
     if (offset != kCentre<ND> && Matrix::has(offset) && p.has_neighbour(offset, a.e))
-      f(offset, a.coupling(p, offset));
-}
-
-template <int ND>
-__device__ inline Point<ND> doubled(Point<ND> p) {
-#pragma unroll
-  for (int a = 0; a < ND; ++a) p.at[a] *= 2;
-  return p;
+      f(offset, a.coupling(p, i, offset));
 }
 
 // A phase with a thread per coarse point: the matrix and the point of a tile's thread.
@@ -208,8 +202,7 @@ struct GalerkinPhase {
       const int64_t k = p.index(a.e);
       const float loss = losses[k];
       float row = a.excess(k) * (1 - loss);
-      for_couplings<ND>(a, p,
-                        [&](int step, float g) { row += g * (losses[p.stepped(step).index(a.e)] - loss); });
+      for_couplings<ND>(a, p, [&](int step, float g) { row += g * (losses[k + a.e.shift(step)] - loss); });
       sum += (offset == kCentre<ND> ? 1.0f : coarse.slot(weight_slot<ND>(offset))[i]) * row;
     }
     return sum;
@@ -232,14 +225,15 @@ struct GalerkinPhase {
       }
       if (!reached || !p.inside(a.e)) continue;
       const float own = basis(coarse, j, steps);
-      float row = a.excess(p.index(a.e)) * own;
+      const int64_t k = p.index(a.e);
+      float row = a.excess(k) * own;
 #pragma unroll 1
       for (int step = 0; step < kOffsets<ND>; ++step) {
         if (step == kCentre<ND> || !Matrix::has(step) || !p.has_neighbour(step, a.e)) continue;
         int next[ND];
         for (int axis = 0; axis < ND; ++axis) next[axis] = steps[axis] + step_of(step, axis);
         const float other = basis(coarse, j, next);
-        if (own != other) row += a.coupling(p, step) * (own - other);
+        if (own != other) row += a.coupling(p, k, step) * (own - other);
       }
       sum += (offset == kCentre<ND> ? 1.0f : coarse.slot(weight_slot<ND>(offset))[i]) * row;
     }
@@ -272,6 +266,9 @@ Hierarchy carve_hierarchy(const Grid &grid, Arena &saved, Arena &workspace) {
     extent[h.nd++] = grid.extent[2 - axis];
   }
   if (h.nd == 0) h.family[h.nd++] = kColumn;
+  for (const int64_t n : extent)
+    if (n > INT32_MAX)
+      throw Error(SEGPRIOR_ERROR_NOT_SUPPORTED, "multigrid on CUDA: an axis has 2^31 voxels or more");
   do {
     Level &level = h.level[h.levels];
     for (int axis = 0; axis < 3; ++axis) {

@@ -17,24 +17,28 @@ SEGPRIOR_HD constexpr int tile_extent(int axis) {
   return axis == 0 ? 16 : 4;
 }
 
+// The tiles of one matrix. Their number over all matrices fits in 32 bits: a tile stands for kilobytes of the
+// hierarchy.
 template <int ND>
 struct Tiling {
-  int64_t count[ND];
+  unsigned count[ND];
 
   SEGPRIOR_HD explicit Tiling(const Extents<ND> &coarse) {
-    for (int a = 0; a < ND; ++a) count[a] = ceil_div(coarse.n[a], tile_extent<ND>(a));
+    for (int a = 0; a < ND; ++a) {
+      count[a] = (static_cast<unsigned>(coarse.n[a]) + tile_extent<ND>(a) - 1) / tile_extent<ND>(a);
+    }
   }
-  SEGPRIOR_HD int64_t tiles() const {
-    int64_t product = 1;
+  SEGPRIOR_HD unsigned tiles() const {
+    unsigned product = 1;
     for (int a = 0; a < ND; ++a) product *= count[a];
     return product;
   }
   // The first coarse point of a tile.
-  __device__ Point<ND> first(int64_t tile) const {
+  __device__ Point<ND> first(unsigned tile) const {
     Point<ND> p{};
 #pragma unroll
     for (int a = 0; a < ND; ++a) {
-      p.at[a] = tile % count[a] * tile_extent<ND>(a);
+      p.at[a] = static_cast<int>(tile % count[a]) * tile_extent<ND>(a);
       tile /= count[a];
     }
     return p;
@@ -79,9 +83,20 @@ using Smoothed = Patch<ND, 3>;  // what the residuals below need
 template <int ND>
 using Residuals = Patch<ND, 1>;  // what the coarse points of a tile take
 template <int ND>
-using Corrected = Patch<ND, 2>;  // the tile's fine points and their neighbours
+using Corrected = Patch<ND, 4>;  // the cells of the tile and those around them
 template <int ND>
 using Tile = Patch<ND, 0>;
+
+// The cells of a tile, which are its coarse points, and those around them.
+template <int ND>
+struct Cells {
+  SEGPRIOR_HD static constexpr int extent(int axis) { return tile_extent<ND>(axis) + 2; }
+  SEGPRIOR_HD static constexpr int size() { return Corrected<ND>::size() >> ND; }
+  SEGPRIOR_HD static constexpr int local(int q, int axis) {
+    for (int a = 0; a < axis; ++a) q /= extent(a);
+    return q % extent(axis);
+  }
+};
 
 constexpr int kTailFloats = 2 * static_cast<int>(kTailPoints) + kMaxLevels;  // of all levels of a tail
 template <int ND>
@@ -132,6 +147,14 @@ __device__ inline CoarseVectors vectors_of(const CycleArgs<T> &, const Coarse<ND
   return {fine.residual + n * fine.pitch, fine.correction + n * fine.pitch};
 }
 
+// The offset with 1 on the axes of these bits and 0 elsewhere.
+template <int ND>
+SEGPRIOR_HD constexpr int offset_to(int axes) {
+  int offset = kCentre<ND>;
+  for (int a = 0; a < ND; ++a) offset += (axes >> a & 1) * power_of_three(a);
+  return offset;
+}
+
 // (A e) at a point that is at `place` of a patch of e.
 template <int ND, class P, class Matrix>
 __device__ inline float product(const Matrix &a, const Point<ND> &p, int64_t i, const float *e, int place) {
@@ -140,32 +163,41 @@ __device__ inline float product(const Matrix &a, const Point<ND> &p, int64_t i, 
 #pragma unroll
   for (int offset = 0; offset < kOffsets<ND>; ++offset)
     if (offset != kCentre<ND> && Matrix::has(offset) && p.has_neighbour(offset, a.e))
-      sum += a.coupling(p, offset) * (own - e[place + P::step(offset)]);
+      sum += a.coupling(p, i, offset) * (own - e[place + P::step(offset)]);
   return sum;
 }
 
-// The interpolated correction at a fine point: over the corners of the coarse cell around it.
-template <int ND>
-__device__ inline float interpolated(const CoarseMatrix<ND> &coarse, const float *correction,
-                                     const Point<ND> &p) {
-  float sum = 0;
+// The interpolated correction at the fine points 2 p + {0, 1}^nd of the cell of coarse point p, which is
+// inside. Calls f(odd, value) for those that are inside, `odd` having the bits of the axes with 1.
+template <int ND, class F>
+__device__ inline void interpolate(const CoarseMatrix<ND> &coarse, const float *correction,
+                                   const Point<ND> &p, const Extents<ND> &fine, const F &f) {
+  const int64_t i = p.index(coarse.e);
+  float at[1 << ND];  // the cell's corners; 0 outside, where weights are not stored
 #pragma unroll
   for (int corner = 0; corner < 1 << ND; ++corner) {
-    Point<ND> q{};
-    int offset = 0;  // of the fine point from the corner's
-    bool counts = true;
-#pragma unroll
-    for (int a = 0; a < ND; ++a) {
-      const int far = corner >> a & 1, odd = static_cast<int>(p.at[a] & 1);
-      q.at[a] = (p.at[a] >> 1) + far;
-      counts = counts && far <= odd && q.at[a] < coarse.e.n[a];
-      offset += (odd - 2 * far + 1) * power_of_three(a);
-    }
-    if (!counts) continue;
-    const int64_t i = q.index(coarse.e);
-    sum += offset == kCentre<ND> ? correction[i] : coarse.slot(weight_slot<ND>(offset))[i] * correction[i];
+    const int offset = offset_to<ND>(corner);
+    at[corner] = p.has_neighbour(offset, coarse.e) ? correction[i + coarse.e.shift(offset)] : 0.0f;
   }
-  return sum;
+#pragma unroll
+  for (int odd = 0; odd < 1 << ND; ++odd) {
+    bool inside = true;
+#pragma unroll
+    for (int a = 0; a < ND; ++a)
+      if (odd >> a & 1) inside = inside && 2 * p.at[a] + 1 < fine.n[a];
+    if (!inside) continue;
+    float sum = odd == 0 ? at[0] : 0.0f;
+#pragma unroll
+    for (int corner = 0; corner < 1 << ND; ++corner) {
+      if (odd == 0 || (corner & ~odd) != 0) continue;
+      const int to = offset_to<ND>(corner);
+      // The fine point is ahead of the corner on odd axes where the corner is p's, else behind it.
+      const int from = offset_to<ND>(odd) - 2 * (to - kCentre<ND>);
+      if (p.has_neighbour(to, coarse.e))
+        sum += coarse.slot(weight_slot<ND>(from))[i + coarse.e.shift(to)] * at[corner];
+    }
+    f(odd, sum);
+  }
 }
 
 // The restricted residual at a coarse point. residual(offset) is that of the fine point.
@@ -193,8 +225,8 @@ struct RestrictPhase {
     using Narrow = Residuals<ND>;
     float *const smoothed = cycle_memory<ND>(), *const residuals = smoothed + Wide::size();
     const Tiling<ND> tiling(coarse.e);
-    const int64_t m = tile / tiling.tiles();
-    const Point<ND> first = tiling.first(tile - m * tiling.tiles());
+    const unsigned m = static_cast<unsigned>(tile) / tiling.tiles();
+    const Point<ND> first = tiling.first(static_cast<unsigned>(tile) % tiling.tiles());
     const auto a = fine.matrix(m);
     const CoarseMatrix<ND> c = coarse.matrix(m);
     for (int64_t n = m * args.rhs; n < (m + 1) * args.rhs; ++n) {
@@ -240,13 +272,21 @@ __device__ inline double correct(const Fine &fine, const Coarse<ND> &coarse, con
   float *const corrected = cycle_memory<ND>();
   const auto a = fine.matrix(m);
   const CoarseMatrix<ND> c = coarse.matrix(m);
-  for (int q = threadIdx.x; q < Wide::size(); q += kBlock) {
-    const Point<ND> p = Wide::point(first, q, 1);
-    const int64_t i = p.index(fine.e);
-    corrected[q] = 0;
-    if (p.inside(fine.e))
-      corrected[q] =
-          kDamping * a.inverse(i) * v.residual(i) + interpolated(c, coarse.correction + n * coarse.pitch, p);
+  for (int q = threadIdx.x; q < Cells<ND>::size(); q += kBlock) {
+    Point<ND> cell{};
+    int place = 0;
+#pragma unroll
+    for (int axis = 0; axis < ND; ++axis) {
+      const int local = Cells<ND>::local(q, axis);
+      cell.at[axis] = first.at[axis] - 1 + local;
+      place += 2 * local * Wide::stride(axis);
+    }
+    if (!cell.inside(coarse.e)) continue;
+    interpolate(c, coarse.correction + n * coarse.pitch, cell, fine.e, [&](int odd, float value) {
+      const int offset = offset_to<ND>(odd);
+      const int64_t i = doubled(cell).stepped(offset).index(fine.e);
+      corrected[place + Wide::step(offset)] = kDamping * a.inverse(i) * v.residual(i) + value;
+    });
   }
   __syncthreads();
   double sum = 0;
@@ -254,7 +294,7 @@ __device__ inline double correct(const Fine &fine, const Coarse<ND> &coarse, con
     const Point<ND> p = Tile<ND>::point(first, q, 0);
     if (!p.inside(fine.e)) continue;
     const int64_t i = p.index(fine.e);
-    const int place = Wide::template place<Tile<ND>>(q, 1);
+    const int place = Wide::template place<Tile<ND>>(q, 2);
     const float left = v.residual(i) - product<ND, Wide>(a, p, i, corrected, place);
     sum += v.store(i, corrected[place] + kDamping * a.inverse(i) * left);
   }
@@ -271,8 +311,8 @@ struct CorrectPhase {
 
   __device__ void operator()(int64_t tile) const {
     const Tiling<ND> tiling(coarse.e);
-    const int64_t m = tile / tiling.tiles();
-    const Point<ND> first = tiling.first(tile - m * tiling.tiles());
+    const unsigned m = static_cast<unsigned>(tile) / tiling.tiles();
+    const Point<ND> first = tiling.first(static_cast<unsigned>(tile) % tiling.tiles());
     for (int64_t n = m * args.rhs; n < (m + 1) * args.rhs; ++n)
       if (args.active[n]) correct(fine, coarse, first, m, n, vectors_of(args, fine, n));
   }
@@ -289,17 +329,21 @@ struct FinishPhase {
 
   __device__ void operator()(int64_t tile) const {
     const Tiling<ND> tiling(coarse.e);
-    const int64_t sums = chunks_of(fine.voxels).count;
-    const int64_t m = tile / sums, chunk = tile - m * sums;
-    const int64_t begin = chunk * tiling.tiles() / sums, end = (chunk + 1) * tiling.tiles() / sums;
+    const unsigned sums = static_cast<unsigned>(chunks_of(fine.voxels).count);
+    const unsigned m = static_cast<unsigned>(tile) / sums, chunk = static_cast<unsigned>(tile) % sums;
+    const unsigned begin = first_tile(tiling, chunk, sums), end = first_tile(tiling, chunk + 1, sums);
     for (int64_t n = m * args.rhs; n < (m + 1) * args.rhs; ++n) {
       if (!args.active[n]) continue;
       const FinestVectors<T> v = vectors_of(args, fine, n);
       double sum = 0;
-      for (int64_t t = begin; t < end; ++t) sum += correct(fine, coarse, tiling.first(t), m, n, v);
+      for (unsigned t = begin; t < end; ++t) sum += correct(fine, coarse, tiling.first(t), m, n, v);
       sum = block_sum(sum);
       if (threadIdx.x == 0) args.rz[n * sums + chunk] = sum;
     }
+  }
+
+  __device__ static unsigned first_tile(const Tiling<ND> &tiling, unsigned chunk, unsigned chunks) {
+    return static_cast<unsigned>(static_cast<uint64_t>(chunk) * tiling.tiles() / chunks);
   }
 };
 
@@ -354,9 +398,7 @@ struct TailPhase {
     for (int i = threadIdx.x; i < points; i += kBlock) left[i] = residual[i] - apply(a, i, correction);
     __syncthreads();
     for (int i = threadIdx.x; i < coarse_points; i += kBlock) {
-      Point<ND> p = point_at<ND>(i, coarse.e);
-#pragma unroll
-      for (int axis = 0; axis < ND; ++axis) p.at[axis] *= 2;
+      const Point<ND> p = doubled(point_at<ND>(i, coarse.e));
       residual[points + i] = restricted<ND>(coarse, i, [&](int offset) {
         const Point<ND> q = p.stepped(offset);
         return q.inside(a.e) ? left[q.index(a.e)] : 0.0f;
@@ -368,9 +410,14 @@ struct TailPhase {
   __device__ static void ascend(const CoarseMatrix<ND> &a, const CoarseMatrix<ND> &coarse,
                                 const float *residual, float *correction, const float *coarse_correction,
                                 float *corrected) {
-    const int points = static_cast<int>(a.e.points());
-    for (int i = threadIdx.x; i < points; i += kBlock)
-      corrected[i] = correction[i] + interpolated(coarse, coarse_correction, point_at<ND>(i, a.e));
+    const int points = static_cast<int>(a.e.points()), coarse_points = static_cast<int>(coarse.e.points());
+    for (int k = threadIdx.x; k < coarse_points; k += kBlock) {
+      const Point<ND> cell = point_at<ND>(k, coarse.e);
+      interpolate(coarse, coarse_correction, cell, a.e, [&](int odd, float value) {
+        const int64_t i = doubled(cell).stepped(offset_to<ND>(odd)).index(a.e);
+        corrected[i] = correction[i] + value;
+      });
+    }
     __syncthreads();
     for (int i = threadIdx.x; i < points; i += kBlock)
       correction[i] = corrected[i] + kDamping * a.inverse(i) * (residual[i] - apply(a, i, corrected));
@@ -384,7 +431,7 @@ struct TailPhase {
 #pragma unroll
     for (int offset = 0; offset < kOffsets<ND>; ++offset)
       if (offset != kCentre<ND> && p.has_neighbour(offset, a.e))
-        sum += a.coupling(p, offset) * (own - e[p.stepped(offset).index(a.e)]);
+        sum += a.coupling(p, i, offset) * (own - e[i + a.e.shift(offset)]);
     return sum;
   }
 };

@@ -30,28 +30,36 @@ SEGPRIOR_HD constexpr int weight_slot(int offset) {
   return kWeights<ND> + offset - (offset > kCentre<ND>);
 }
 
+// Coordinates are 32-bit: an axis has less than 2^31 voxels. Indices are not.
 template <int ND>
 struct Extents {
-  int64_t n[ND];
+  int n[ND];
 
   SEGPRIOR_HD int64_t points() const {
     int64_t product = 1;
     for (int a = 0; a < ND; ++a) product *= n[a];
     return product;
   }
+  // From a point's index to its neighbour's.
+  SEGPRIOR_HD int64_t shift(int offset) const {
+    int64_t sum = step_of(offset, 0);
+    if (ND > 1) sum += static_cast<int64_t>(step_of(offset, 1)) * n[0];
+    if (ND > 2) sum += static_cast<int64_t>(step_of(offset, 2)) * n[0] * n[1];
+    return sum;
+  }
 };
 
 template <int ND>
 SEGPRIOR_HD Extents<ND> extents_of(const Level &level) {
   Extents<ND> e{};
-  for (int a = 0; a < ND; ++a) e.n[a] = level.extent[a];
+  for (int a = 0; a < ND; ++a) e.n[a] = static_cast<int>(level.extent[a]);
   return e;
 }
 
 // A point by its coordinates, perhaps outside of the grid.
 template <int ND>
 struct Point {
-  int64_t at[ND];
+  int at[ND];
 
   SEGPRIOR_HD Point stepped(int offset) const {
     Point q = *this;
@@ -76,10 +84,10 @@ struct Point {
     return in;
   }
   SEGPRIOR_HD int64_t index(const Extents<ND> &e) const {
-    int64_t i = at[ND - 1];
-#pragma unroll
-    for (int a = ND - 2; a >= 0; --a) i = i * e.n[a] + at[a];
-    return i;
+    if (ND == 1) return at[0];
+    int64_t row = at[1];
+    if (ND == 3) row += static_cast<int64_t>(at[ND - 1]) * e.n[1];
+    return row * e.n[0] + at[0];
   }
 };
 
@@ -88,10 +96,18 @@ SEGPRIOR_HD Point<ND> point_at(int64_t index, const Extents<ND> &e) {
   Point<ND> p{};
 #pragma unroll
   for (int a = 0; a < ND - 1; ++a) {
-    p.at[a] = index % e.n[a];
+    p.at[a] = static_cast<int>(index % e.n[a]);
     index /= e.n[a];
   }
-  p.at[ND - 1] = index;
+  p.at[ND - 1] = static_cast<int>(index);
+  return p;
+}
+
+// The fine point at a coarse one.
+template <int ND>
+__device__ inline Point<ND> doubled(Point<ND> p) {
+#pragma unroll
+  for (int a = 0; a < ND; ++a) p.at[a] *= 2;
   return p;
 }
 
@@ -106,11 +122,11 @@ struct CoarseMatrix {
   __device__ float *slot(int s) const { return slots + s * pitch; }
   __device__ float inverse(int64_t i) const { return slot(kInverse)[i]; }
   __device__ float excess(int64_t i) const { return slot(kExcess)[i]; }
-  // With the neighbour at an offset other than 0, which is inside.
-  __device__ float coupling(const Point<ND> &p, int offset) const {
+  // Of point p, index i, with the neighbour at an offset other than 0, which is inside.
+  __device__ float coupling(const Point<ND> &, int64_t i, int offset) const {
     const bool ahead = offset > kCentre<ND>;
     const int stored = ahead ? offset : kOffsets<ND> - 1 - offset;
-    return slot(kCouplings + stored - kCentre<ND> - 1)[(ahead ? p : p.stepped(offset)).index(e)];
+    return slot(kCouplings + stored - kCentre<ND> - 1)[ahead ? i : i + e.shift(offset)];
   }
 };
 
@@ -129,25 +145,24 @@ struct FinestMatrix {
   }
   __device__ float inverse(int64_t i) const { return inverses[i]; }
   __device__ float excess(int64_t i) const { return conductance ? static_cast<float>(conductance[i]) : 1.0f; }
-  __device__ float coupling(const Point<ND> &p, int offset) const {
+  __device__ float coupling(const Point<ND> &p, int64_t i, int offset) const {
     const bool ahead = offset > kCentre<ND>;
     const int stored = ahead ? offset : kOffsets<ND> - 1 - offset;
-    const Point<ND> q = ahead ? p : p.stepped(offset);
-    const int64_t i = q.index(e);
-    // Arrays along the fastest axis have one entry less in each row.
-    int64_t row = 0;
-    if constexpr (ND == 2) row = q.at[1];
-    if constexpr (ND == 3) row = q.at[1] + q.at[2] * e.n[1];
+    if (!ahead) i += e.shift(offset);
+    if constexpr (ND == 1) return load(edge[0], i);
+    // Arrays along the fastest axis have one entry less in each row, those along the middle axis one row less
+    // in each plane.
     if constexpr (ND == 2) {
-      if (stored == kCentre<2> + 2) return anti ? static_cast<float>(anti[i - row - 1]) : 0.0f;
-      if (stored == kCentre<2> + 4) return diagonal ? static_cast<float>(diagonal[i - row]) : 0.0f;
-    }
-    if (stored == kCentre<ND> + 1) return load(edge[0], i - row);
-    if constexpr (ND >= 2) {
-      // Planes of the middle axis' array have one row less.
-      if (stored == kCentre<ND> + 3) return load(edge[1], ND == 2 ? i : i - q.at[ND - 1] * e.n[0]);
+      const int row = p.at[1] + (ahead ? 0 : step_of(offset, 1));
+      if (stored == kCentre<2> + 1) return load(edge[0], i - row);
+      if (stored == kCentre<2> + 2) return load(anti, i - row - 1);
+      if (stored == kCentre<2> + 3) return load(edge[1], i);
+      return load(diagonal, i - row);
     }
     if constexpr (ND == 3) {
+      if (stored == kCentre<3> + 1)
+        return load(edge[0], i - p.at[1] - static_cast<int64_t>(p.at[2]) * e.n[1]);
+      if (stored == kCentre<3> + 3) return load(edge[1], i - static_cast<int64_t>(p.at[2]) * e.n[0]);
       if (stored == kCentre<3> + 9) return load(edge[2], i);
     }
     return 0.0f;
@@ -173,7 +188,7 @@ struct Coarse {
 template <int ND>
 SEGPRIOR_HD Coarse<ND> next_level(const Coarse<ND> &level, int64_t matrices) {
   Coarse<ND> next = level;
-  for (int a = 0; a < ND; ++a) next.e.n[a] = ceil_div(level.e.n[a], 2);
+  for (int a = 0; a < ND; ++a) next.e.n[a] = (level.e.n[a] + 1) / 2;
   next.pitch = pitch_of(next.e.points());
   next.matrices += matrices * kSlots<ND> * level.pitch;
   next.residual = next.correction = nullptr;
