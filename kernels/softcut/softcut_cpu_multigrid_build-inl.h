@@ -21,7 +21,7 @@ HWY_INLINE FloatVec divide_or_zero(FloatVec a, FloatVec b) {
 }
 
 inline float diagonal(int64_t columns, const Neighbours &neighbours, const float *excess, float *relaxation,
-                      float *minus_diagonal) {
+                      float *keep, float *minus_diagonal) {
   const Floats d;
   FloatVec max = hn::Zero(d);
   with_count(neighbours.count, [&](auto count) HWY_ATTR {
@@ -34,7 +34,10 @@ inline float diagonal(int64_t columns, const Neighbours &neighbours, const float
         sum = hn::Add(sum, g);
         magnitude = hn::Add(magnitude, hn::Abs(g));
       }
-      hn::Store(divide_or_zero(hn::Set(d, kOmega), sum), d, relaxation + x);
+      const FloatVec bound = hn::Mul(hn::Add(sum, magnitude), hn::Set(d, 1 / kSpectrum));
+      const FloatVec inverse = divide_or_zero(hn::Set(d, kOmega), hn::Max(sum, bound));
+      hn::Store(inverse, d, relaxation + x);
+      if (keep) hn::Store(hn::NegMulAdd(inverse, sum, hn::Set(d, 1.0f)), d, keep + x);
       hn::Store(hn::Neg(sum), d, minus_diagonal + x);
       max = hn::Max(max, divide_or_zero(magnitude, sum));
     });

@@ -53,7 +53,7 @@ class Builder {
           std::min(std::max(value, static_cast<T>(1 / kLargest)), static_cast<T>(kLargest)));
     };
     for_rows(shape, [&](int64_t slab, int64_t row, int64_t i) {
-      clear_padding(first.relaxation(i), 1 + shape.families, columns, shape.pitch);
+      clear_padding(first.relaxation(i), first.heads() + shape.families, columns, shape.pitch);
       float *d = excess(0) + i * shape.pitch;
       clear_padding(d, 1, columns, shape.pitch);
       const T *conductance = matrix.conductance ? matrix.conductance + i * columns : nullptr;
@@ -103,7 +103,7 @@ class Builder {
       float *minus = scratch_.minus_diagonal + i * fine.shape.pitch;
       clear_padding(minus, 1, fine.shape.extent[2], fine.shape.pitch);
       max = std::max(max, kernels_.diagonal(fine.shape.extent[2], all, excess(l) + i * fine.shape.pitch,
-                                            fine.relaxation(i), minus));
+                                            fine.relaxation(i), fine.keep(i), minus));
     });
     scratch_.dominance[team_.rank] = max;
     team_.barrier();
@@ -168,7 +168,7 @@ class Builder {
   void coarse_row(int l, int64_t slab, int64_t row, int64_t i) const {
     const Level &fine = level(l), &coarse = level(l + 1);
     const LevelShape &shape = coarse.shape;
-    clear_padding(coarse.relaxation(i), 1, shape.extent[2], shape.pitch);
+    clear_padding(coarse.relaxation(i), coarse.heads(), shape.extent[2], shape.pitch);
     std::fill_n(coarse.family(i, 0) - kPad, shape.families * shape.pitch + kPad, 0.0f);
     float *sums = excess(l + 1) + i * shape.pitch;
     clear_padding(sums, 1, shape.extent[2], shape.pitch);
@@ -251,7 +251,7 @@ void build_hierarchy(const Team &team, const Grid &grid, const Matrix<T> &matrix
   Arena arena(memory), scratch_arena(scratch_memory);
   const Hierarchy hierarchy = carve_hierarchy(shapes, arena);
   const BuildScratch scratch = carve_build(shapes, team.size, scratch_arena);
-  if (team.rank == 0) fill_constants(shapes, scratch.zeros, scratch.ones);
+  if (team.rank == 0) fill_constants(shapes, scratch);
   team.barrier();
   Builder(team, shapes, hierarchy, scratch).run(matrix);
 }

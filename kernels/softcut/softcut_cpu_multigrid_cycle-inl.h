@@ -13,7 +13,6 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 using Floats = hn::CappedTag<float, kPad>;
 using FloatVec = hn::Vec<Floats>;
-constexpr float kKeep = 1 - kOmega;
 
 // f(x) for the first column of every vector of a row.
 template <class F>
@@ -71,19 +70,19 @@ inline void start(int64_t columns, const float *relaxation, const float *r, floa
   });
 }
 
-inline void residual(int64_t columns, const Neighbours &neighbours, int64_t shift, const float *r,
-                     SplitRow out) {
+inline void residual(int64_t columns, const Neighbours &neighbours, int64_t shift, const float *keep,
+                     const float *r, SplitRow out) {
   with_count(neighbours.count, [&](auto count) HWY_ATTR {
     const LocalNeighbours<count()> local(neighbours, shift);
     const Floats d;
     const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
-    const FloatVec keep = hn::Set(d, kKeep);
     float *even = out.even, *odd = out.odd;
     const int64_t half = (columns + 1) / 2;
     for (int64_t j = 0; j < half; j += lanes) {
       const int64_t x = 2 * j;
-      const FloatVec a = local.sum(hn::Mul(keep, hn::Load(d, r + x)), x);
-      const FloatVec b = local.sum(hn::Mul(keep, hn::Load(d, r + x + lanes)), x + lanes);
+      const FloatVec a = local.sum(hn::Mul(hn::Load(d, keep + x), hn::Load(d, r + x)), x);
+      const FloatVec b =
+          local.sum(hn::Mul(hn::Load(d, keep + x + lanes), hn::Load(d, r + x + lanes)), x + lanes);
       FloatVec e, o;
       split(a, b, e, o);
       hn::Store(e, d, even + j);
@@ -149,14 +148,15 @@ inline void correct(int64_t columns, const Prolongation &p, int64_t shift, const
 }
 
 inline void relax(int64_t columns, const Neighbours &neighbours, int64_t shift, const float *relaxation,
-                  const float *r, const float *e, float *out) {
+                  const float *keep, const float *r, const float *e, float *out) {
   with_count(neighbours.count, [&](auto count) HWY_ATTR {
     const LocalNeighbours<count()> local(neighbours, shift);
     const Floats d;
-    const FloatVec keep = hn::Set(d, kKeep);
     for_vectors(columns, [&](int64_t x) HWY_ATTR {
       const FloatVec sum = local.sum(hn::Load(d, r + x), x);
-      hn::Store(hn::MulAdd(hn::Load(d, relaxation + x), sum, hn::Mul(keep, hn::Load(d, e + x))), d, out + x);
+      hn::Store(
+          hn::MulAdd(hn::Load(d, relaxation + x), sum, hn::Mul(hn::Load(d, keep + x), hn::Load(d, e + x))), d,
+          out + x);
     });
   });
 }

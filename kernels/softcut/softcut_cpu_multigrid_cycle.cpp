@@ -125,6 +125,11 @@ class Cycle {
   }
   int64_t ring_shift(int64_t i) const { return i * 3 * scratch_.ring_size; }
 
+  const float *keep(const Pass &p, int64_t slab, int64_t row) const {
+    const float *own = p.level.keep(p.shape.row_index(slab, row));
+    return own ? own : scratch_.keep;
+  }
+
   void clear_rings(const Pass &p) const {
     const int64_t ring_rows = CycleScratch::kSlabs * p.shape.extent[1];
     for (int64_t i = 0; i < p.count; ++i) {
@@ -193,7 +198,7 @@ class Cycle {
   void residual(const Pass &p, int64_t slab, int64_t row) const {
     const Neighbours all = neighbours(p, slab, row);
     for (int64_t i = 0; i < p.count; ++i)
-      kernels_.residual(p.shape.extent[2], all, ring_shift(i), r_row(p, i, slab, row),
+      kernels_.residual(p.shape.extent[2], all, ring_shift(i), keep(p, slab, row), r_row(p, i, slab, row),
                         residual_ring(p, i, slab, row));
   }
 
@@ -264,8 +269,8 @@ class Cycle {
     for (int64_t i = 0; i < p.count; ++i) {
       float *out = p.l == 0 ? scratch_.ring(p.rank, i, 2) : vector_row(scratch_.e[p.l], p.l, p.rhs[i], at);
       if (p.l > 0) clear_padding(out, 1, p.shape.extent[2], p.shape.pitch);
-      kernels_.relax(p.shape.extent[2], all, ring_shift(i), p.level.relaxation(at), r_row(p, i, slab, row),
-                     e_ring(p, i, slab, row), out);
+      kernels_.relax(p.shape.extent[2], all, ring_shift(i), p.level.relaxation(at), keep(p, slab, row),
+                     r_row(p, i, slab, row), e_ring(p, i, slab, row), out);
       if (p.l > 0) continue;
       const int64_t r = p.rhs[i], offset = r * p.shape.voxels() + at * columns();
       scratch_.row_dots[r * rows() + at] = border_kernels_.store(columns(), out, static_cast<T>(1 / scale(r)),
@@ -302,7 +307,7 @@ void cycle(const Team &team, const Grid &grid, const void *memory, int64_t rhs, 
   Arena arena(const_cast<void *>(memory)), scratch_arena(scratch_memory);
   const Hierarchy hierarchy = carve_hierarchy(shapes, arena);
   const CycleScratch scratch = carve_cycle(shapes, rhs, team.size, scratch_arena);
-  if (team.rank == 0) fill_constants(shapes, scratch.zeros, scratch.ones);
+  if (team.rank == 0) fill_constants(shapes, scratch);
   Cycle<T>(team, hierarchy, scratch, rhs, active, {r, z, dots}).run();
 }
 

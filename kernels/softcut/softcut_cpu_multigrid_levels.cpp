@@ -98,8 +98,9 @@ Hierarchy carve_hierarchy(const Shapes &shapes, Arena &arena) {
   for (int l = 0; l < shapes.count; ++l) {
     Level &level = h.level[l];
     level.shape = shapes.level[l];
-    level.couplings =
-        arena.take<float>(level.shape.rows() * (1 + level.shape.families) * level.shape.pitch + kPad);
+    level.varying = l > 0;
+    level.couplings = arena.take<float>(
+        level.shape.rows() * (level.heads() + level.shape.families) * level.shape.pitch + kPad);
     level.weights = nullptr;
     level.coarse_rows = level.coarse_pitch = 0;
     if (l + 1 < shapes.count) {

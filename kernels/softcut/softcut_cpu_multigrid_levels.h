@@ -14,7 +14,11 @@
 namespace segprior::softcut::multigrid {
 
 constexpr int kMaxLevels = 64, kPad = 16;
-constexpr float kOmega = 0.8f;      // damping of Jacobi
+constexpr float kOmega = 0.8f;  // damping of Jacobi
+// Jacobi divides by the diagonal, but by at least sum |a_ij| / kSpectrum: with the positive off-diagonals
+// that a coarse operator may have, D^-1 A could else have eigenvalues above 2 / kOmega, and the
+// preconditioner negative ones.
+constexpr float kSpectrum = 2.4f;
 constexpr float kDominance = 0.5f;  // a level with sum |g| / diagonal below this everywhere is the last one
 
 // A direction to a neighbour: its step -1, 0 or 1 along (slab, row, column). The directions after kSelf are
@@ -62,12 +66,16 @@ struct Weights {
 
 struct Level {
   LevelShape shape;
+  bool varying;                       // `keep` differs from 1 - kOmega: on all levels but the first
   int64_t coarse_rows, coarse_pitch;  // rows per slab and pitch of the next level
-  float *couplings;                   // [row][1 + families][pitch]: kOmega / diagonal, then the families
+  float *couplings;                   // [row][1 or 2, families][pitch]
   float *weights;                     // [coarse row][2, 8 or 26][coarse pitch]; none on the last level
 
-  float *relaxation(int64_t row) const { return couplings + row * (1 + shape.families) * shape.pitch; }
-  float *family(int64_t row, int f) const { return relaxation(row) + (1 + f) * shape.pitch; }
+  int heads() const { return varying ? 2 : 1; }
+  // What the sweeps multiply residuals by, and the part 1 - relaxation * diagonal of a value that they keep.
+  float *relaxation(int64_t row) const { return couplings + row * (heads() + shape.families) * shape.pitch; }
+  float *keep(int64_t row) const { return varying ? relaxation(row) + shape.pitch : nullptr; }
+  float *family(int64_t row, int f) const { return relaxation(row) + (heads() + f) * shape.pitch; }
   // Weights of the fine row (slab, row). Where there is one corner in the row's own place, the even voxels
   // are coarse voxels and have no weights: `ones` stands for them.
   Weights<float> weights_of(int64_t slab, int64_t row, float *ones) const;

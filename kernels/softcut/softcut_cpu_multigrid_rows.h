@@ -63,17 +63,18 @@ struct RowKernels {
   // e = relaxation * r.
   void (*start)(int64_t columns, const float *relaxation, const float *r, float *e);
   // The residual after `start`: keep * r + sum g e.
-  void (*residual)(int64_t columns, const Neighbours &, int64_t shift, const float *r, SplitRow out);
+  void (*residual)(int64_t columns, const Neighbours &, int64_t shift, const float *keep, const float *r,
+                   SplitRow out);
   void (*restrict_row)(int64_t columns, const Restriction &, int64_t shift, float *coarse);
   // e = relaxation * r + the interpolated coarse values.
   void (*correct)(int64_t columns, const Prolongation &, int64_t shift, const float *relaxation,
                   const float *r, float *e);
   // One sweep of damped Jacobi: keep * e + relaxation * (r + sum g e_neighbour).
-  void (*relax)(int64_t columns, const Neighbours &, int64_t shift, const float *relaxation, const float *r,
-                const float *e, float *out);
+  void (*relax)(int64_t columns, const Neighbours &, int64_t shift, const float *relaxation,
+                const float *keep, const float *r, const float *e, float *out);
 
-  // relaxation = kOmega / diagonal and -diagonal; returns the largest sum |g| / diagonal.
-  float (*diagonal)(int64_t columns, const Neighbours &, const float *excess, float *relaxation,
+  // A level's relaxation and keep, and -diagonal; returns the largest sum |g| / diagonal.
+  float (*diagonal)(int64_t columns, const Neighbours &, const float *excess, float *relaxation, float *keep,
                     float *minus_diagonal);
   // Weights of the even voxels, then (which need those) of the odd ones; deficits 1 - sum of weights of both.
   void (*interpolate_even)(const InterpolationRow &);

@@ -10,24 +10,26 @@ namespace segprior::softcut::multigrid {
 // Levels of fewer voxels (times right-hand sides) are one thread's: a barrier would cost more than the work.
 constexpr int64_t kSmall = 8192;
 
-// Rows of zeros (as long as four corners) and ones, with padding on the left.
+// Constant rows, with padding on the left: zeros (as long as four corners), ones, and what the first level
+// keeps.
 struct Constants {
-  float *zeros, *ones;
+  float *zeros, *ones, *keep;
 };
 inline Constants carve_constants(const Shapes &shapes, Arena &arena) {
   Constants c;
   c.zeros = arena.take<float>(4 * shapes.level[0].pitch + 2 * kPad);
   c.ones = arena.take<float>(shapes.level[0].pitch + 2 * kPad);
-  if (c.zeros) c.zeros += kPad, c.ones += kPad;
+  c.keep = arena.take<float>(shapes.level[0].pitch + 2 * kPad);
+  if (c.zeros) c.zeros += kPad, c.ones += kPad, c.keep += kPad;
   return c;
 }
-inline void fill_constants(const Shapes &shapes, float *zeros, float *ones) {
-  std::fill_n(zeros - kPad, 4 * shapes.level[0].pitch + 2 * kPad, 0.0f);
-  std::fill_n(ones - kPad, shapes.level[0].pitch + 2 * kPad, 1.0f);
+inline void fill_constants(const Shapes &shapes, const Constants &c) {
+  std::fill_n(c.zeros - kPad, 4 * shapes.level[0].pitch + 2 * kPad, 0.0f);
+  std::fill_n(c.ones - kPad, shapes.level[0].pitch + 2 * kPad, 1.0f);
+  std::fill_n(c.keep - kPad, shapes.level[0].pitch + 2 * kPad, 1 - kOmega);
 }
 
-struct BuildScratch {
-  float *zeros, *ones;
+struct BuildScratch : Constants {
   float *excess[2];       // row sums of the operator of even and of odd levels
   float *minus_diagonal;  // of the level at hand, as are
   float *deficit, *sums;  // [row][2][coarse pitch]
@@ -40,8 +42,7 @@ inline BuildScratch carve_build(const Shapes &shapes, int threads, Arena &arena)
     return array ? first_row(array) : nullptr;
   };
   BuildScratch b;
-  const Constants c = carve_constants(shapes, arena);
-  b.zeros = c.zeros, b.ones = c.ones;
+  static_cast<Constants &>(b) = carve_constants(shapes, arena);
   b.excess[0] = vector(fine.vector_size());
   b.excess[1] = vector(coarse.vector_size());
   b.minus_diagonal = vector(fine.vector_size());
@@ -53,11 +54,10 @@ inline BuildScratch carve_build(const Shapes &shapes, int threads, Arena &arena)
 
 // Scratch of a cycle. A thread works through a level slab by slab, for a block of right-hand sides at a time,
 // and holds the last three slabs of the vectors between the sweeps in a ring of its own.
-struct CycleScratch {
+struct CycleScratch : Constants {
   static constexpr int kSlabs = 3;
   static constexpr int64_t kRingBytes = 1 << 20;  // of a thread, to stay in its cache
 
-  float *zeros, *ones;
   int64_t block;      // right-hand sides at a time
   int64_t ring_size;  // floats of one ring of one right-hand side
   float *rings;       // [threads][block][3 rings]
@@ -73,8 +73,7 @@ struct CycleScratch {
 inline CycleScratch carve_cycle(const Shapes &shapes, int64_t rhs, int threads, Arena &arena) {
   const LevelShape &fine = shapes.level[0];
   CycleScratch c{};
-  const Constants constants = carve_constants(shapes, arena);
-  c.zeros = constants.zeros, c.ones = constants.ones;
+  static_cast<Constants &>(c) = carve_constants(shapes, arena);
   // A split row may be longer than the row.
   const int64_t row = std::max(fine.pitch, 2 * shapes.level[shapes.count > 1 ? 1 : 0].pitch);
   c.ring_size = CycleScratch::kSlabs * fine.extent[1] * row + kPad;
