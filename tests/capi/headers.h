@@ -7,6 +7,7 @@
 extern "C" {
 #endif
 int segprior_test_core_header(void);
+int segprior_test_csr_header(void);
 int segprior_test_softmax_header(void);
 int segprior_test_softcut_header(void);
 int segprior_test_segprior_header(void);

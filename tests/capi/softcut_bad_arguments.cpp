@@ -124,7 +124,7 @@ void check_bad(const SoftcutCase &c, SoftcutFunction function, const std::vector
       CHECK(arguments.untouched());
     }
     arguments.reset();
-    CHECK_MESSAGE(arguments.run(function) == SEGPRIOR_OK, segprior_last_error());
+    CHECK_MESSAGE(arguments.run(function) == SEGPRIOR_OK, std::string(segprior_last_error()));
   }
 }
 
@@ -175,7 +175,7 @@ void check_tensor(const SoftcutCase &c, SoftcutFunction function, const SoftcutT
     add("other extent", SEGPRIOR_ERROR_SHAPE, [](EditedTensor &e) { e.shape[0] += 1; });
     add("other last extent", SEGPRIOR_ERROR_SHAPE, [](EditedTensor &e) { e.shape[e.tensor.ndim - 1] += 1; });
     if (given.ndim > 2) {
-      add("other number of classes", SEGPRIOR_ERROR_SHAPE, [](EditedTensor &e) { e.shape[1] += 1; });
+      add("other number of classes", SEGPRIOR_ERROR_SHAPE, [](EditedTensor &e) { e.shape[1] += 2; });
       add("other first spatial extent", SEGPRIOR_ERROR_SHAPE, [](EditedTensor &e) { e.shape[2] += 1; });
     }
     add("one axis more", SEGPRIOR_ERROR_SHAPE, [](EditedTensor &e) {

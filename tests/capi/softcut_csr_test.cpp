@@ -25,7 +25,7 @@ void check_csr(const SoftcutCase &c, Device &device) {
   const segprior_status status =
       segprior_softcut_csr(device.context(), &call.inputs, static_cast<int32_t *>(row_offsets.data()),
                            static_cast<int32_t *>(columns.data()), values.view());
-  REQUIRE_MESSAGE(status == SEGPRIOR_OK, segprior_last_error());
+  REQUIRE_MESSAGE(status == SEGPRIOR_OK, std::string(segprior_last_error()));
   device.synchronize();
   const auto integers = [](const DeviceArray &array) {
     std::vector<int32_t> host(array.bytes() / sizeof(int32_t));

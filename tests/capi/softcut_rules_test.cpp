@@ -334,7 +334,7 @@ TEST_CASE("softcut rules: host memory on a CUDA context [small]") {
     if (which.type != SEGPRIOR_CUDA) continue;
     Device device(which);
     SoftcutArguments arguments(device, plane());
-    const auto check = [&](const char *names, Function function, const std::function<void()> &spoil) {
+    const auto check = [&](const std::string &names, Function function, const std::function<void()> &spoil) {
       INFO(names);
       arguments.reset();
       spoil();

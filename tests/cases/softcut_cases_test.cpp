@@ -2,6 +2,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <string>
 
 #include "tests/cases/softcut_check.h"
 #include "tests/support/compare.h"
@@ -30,7 +31,7 @@ void check_all(SoftcutCase::Size size) {
       const std::vector<int32_t> paths = paths_of(device, c);
       const bool served = !paths.empty() || may_refuse(device, c);
       CHECK_MESSAGE(served, "add(", c.text(), "); is refused on ", name_of(which), ": ",
-                    segprior_last_error());
+                    std::string(segprior_last_error()));
       for (int32_t path : paths) check_case(prepared, device, path);
       checked += !paths.empty();
     }
@@ -60,9 +61,9 @@ void check_golden(const std::string &name, SoftcutCase::Solver solver) {
       settings.opts.tolerance = settings.opts.backward_tolerance = float32 ? 1e-6 : 1e-13;
       const double tolerance = float32 ? (strong ? 5e-3 : 5e-5) : 1e-10;
       SoftcutCall call(device, g.problem, settings);
-      REQUIRE_MESSAGE(call.forward() == SEGPRIOR_OK, segprior_last_error());
+      REQUIRE_MESSAGE(call.forward() == SEGPRIOR_OK, std::string(segprior_last_error()));
       CHECK_CLOSE("x", call.x->get(), g.x, tolerance * max_abs(g.x));
-      REQUIRE_MESSAGE(call.backward(g.grad_x) == SEGPRIOR_OK, segprior_last_error());
+      REQUIRE_MESSAGE(call.backward(g.grad_x) == SEGPRIOR_OK, std::string(segprior_last_error()));
       CHECK_CLOSE("grad_p", call.grad_scores->get(), g.grads.scores, tolerance * max_abs(g.grads.scores));
       for (int m = 0; m < g.problem.nd(); ++m) {
         const ref::Array &want = g.grads.edges.of[m];

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <string>
 
 #include "tests/support/compare.h"
 #include "tests/support/random.h"
@@ -58,7 +59,7 @@ std::vector<int32_t> paths_of(Device &device, const SoftcutCase &c) {
   return paths;
 }
 
-void check_within(const char *what, const Array &got, const Array &want, const Array &tolerance) {
+void check_within(const std::string &what, const Array &got, const Array &want, const Array &tolerance) {
   // SEGPRIOR_TEST_MARGINS=1 prints how much of each tolerance is used: the way to see whether they are right.
   static const bool print = std::getenv("SEGPRIOR_TEST_MARGINS") != nullptr;
   REQUIRE(got.size() == want.size());
@@ -73,7 +74,7 @@ void check_within(const char *what, const Array &got, const Array &want, const A
     worst = k;
     if (std::isnan(used)) break;
   }
-  if (print) std::printf("used %.3f of the tolerance of %s\n", used, what);
+  if (print) std::printf("used %.3f of the tolerance of %s\n", used, what.c_str());
   if (got.empty()) return;
   CHECK_MESSAGE(used <= 1, what, ": element ", worst, " of ", got.size(), " is ", got[worst], ", want ",
                 want[worst], ", allowed ", tolerance[worst]);
@@ -171,7 +172,7 @@ class Check {
 
   // Statuses and residuals of `systems` solves A values = rhs, of which rhs is known up to rhs_noise.
   // `values` empty: they are not known well enough to compute residuals.
-  void check_infos(const char *what, const segprior_info *infos, const Rule &rule, const Array &values,
+  void check_infos(const std::string &what, const segprior_info *infos, const Rule &rule, const Array &values,
                    const Array &rhs, const Array &rhs_noise) {
     Rule alone = rule;
     alone.batch = false;

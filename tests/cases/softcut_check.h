@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 
 #include "tests/cases/softcut_cases.h"
 
@@ -35,7 +36,7 @@ class WithClusters {
 void check_case(const SoftcutPrepared &p, Device &device, int32_t path);
 
 // max |got - want| / tolerance over the elements must be at most 1.
-void check_within(const char *what, const ref::Array &got, const ref::Array &want,
+void check_within(const std::string &what, const ref::Array &got, const ref::Array &want,
                   const ref::Array &tolerance);
 
 // What rounding in a unit `u` may do to A x, per element: u (|diagonal| |x| + sum w |x of the neighbours|).

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <string>
 
 #include "tests/cases/softcut_check.h"
 
@@ -59,7 +60,7 @@ int iterations(Device &device, const Problem &p, Solver solver, bool float32 = f
   settings.opts.tolerance = 1e-4;
   settings.opts.max_iterations = 3000;
   SoftcutCall call(device, p, settings);
-  REQUIRE_MESSAGE(call.forward() == SEGPRIOR_OK, segprior_last_error());
+  REQUIRE_MESSAGE(call.forward() == SEGPRIOR_OK, std::string(segprior_last_error()));
   const segprior_info info = call.infos()[0];
   CHECK_MESSAGE((info.status == SEGPRIOR_CONVERGED || (float32 && info.status == SEGPRIOR_PRECISION_LIMIT)),
                 "status ", info.status);
@@ -88,7 +89,7 @@ TEST_CASE("softcut: iteration counts on image edges") {
     for (const auto &row : table) {
       INFO(name_of(which) << ", weights up to " << row.largest);
       const Problem p = image_edges({256, 256}, row.largest);
-      const auto near = [](const char *what, int got, int want) {
+      const auto near = [](const std::string &what, int got, int want) {
         MESSAGE(what, ": ", got, " iterations");
         CHECK_MESSAGE(std::abs(got - want) <= std::max(1, want / 5), what, ": ", got,
                       " iterations, expected ", want);

@@ -23,12 +23,12 @@ using Bytes = std::vector<std::vector<unsigned char>>;
 Bytes run(const SoftcutCase &c, Device &device, const SoftcutSettings &settings) {
   SoftcutCall call(device, make_problem(c), settings);
   Bytes all;
-  REQUIRE_MESSAGE(call.forward() == SEGPRIOR_OK, segprior_last_error());
+  REQUIRE_MESSAGE(call.forward() == SEGPRIOR_OK, std::string(segprior_last_error()));
   call.forward_workspace->fill(static_cast<unsigned char>(~settings.poison));
-  REQUIRE_MESSAGE(call.backward(make_grad_x(c)) == SEGPRIOR_OK, segprior_last_error());
+  REQUIRE_MESSAGE(call.backward(make_grad_x(c)) == SEGPRIOR_OK, std::string(segprior_last_error()));
   call.backward_workspace->fill(static_cast<unsigned char>(~settings.poison));
   REQUIRE_MESSAGE(call.double_backward(call.grad_scores->get(), make_cotangents(c)) == SEGPRIOR_OK,
-                  segprior_last_error());
+                  std::string(segprior_last_error()));
   all.push_back(call.x->memory().content());
   for (const auto &list : {call.gradient_list(), call.second_list()})
     for (const auto &gradient : list) all.push_back(gradient.second->memory().content());
@@ -94,13 +94,13 @@ void check_alone(const SoftcutCase &c, Device &device, int32_t path) {
   SoftcutSettings settings = settings_of(c);
   settings.opts.path = path;
   SoftcutCall together(device, p, settings);
-  REQUIRE_MESSAGE(together.forward() == SEGPRIOR_OK, segprior_last_error());
-  REQUIRE_MESSAGE(together.backward(grad_x) == SEGPRIOR_OK, segprior_last_error());
+  REQUIRE_MESSAGE(together.forward() == SEGPRIOR_OK, std::string(segprior_last_error()));
+  REQUIRE_MESSAGE(together.backward(grad_x) == SEGPRIOR_OK, std::string(segprior_last_error()));
   const Array x = together.x->get(), l = together.grad_scores->get();
   for (int64_t n = 0; n < p.systems(); ++n) {
     const int64_t from = n * p.voxels(), to = from + p.voxels();
     SoftcutCall single(device, alone(p, n), settings);
-    REQUIRE_MESSAGE(single.forward() == SEGPRIOR_OK, segprior_last_error());
+    REQUIRE_MESSAGE(single.forward() == SEGPRIOR_OK, std::string(segprior_last_error()));
     REQUIRE(single.backward(Array(grad_x.begin() + from, grad_x.begin() + to)) == SEGPRIOR_OK);
     CHECK_MESSAGE(single.x->get() == Array(x.begin() + from, x.begin() + to), "x of system ", n);
     CHECK_MESSAGE(single.grad_scores->get() == Array(l.begin() + from, l.begin() + to), "gradient of system ",

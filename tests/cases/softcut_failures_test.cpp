@@ -5,6 +5,7 @@
 #include <cmath>
 #include <functional>
 #include <limits>
+#include <string>
 
 #include "tests/cases/softcut_check.h"
 #include "tests/support/compare.h"
@@ -28,13 +29,14 @@ SoftcutCase base(bool shared) {
 }
 
 // Compares piece k of `got` with that of `want`, where pieces hold `size` elements; NaN where failed(k).
-void compare(const char *what, const Array &got, const Array &want, int64_t size,
+void compare(const std::string &what, const Array &got, const Array &want, int64_t size,
              const std::function<bool(int64_t)> &failed) {
   for (int64_t k = 0; k < static_cast<int64_t>(got.size()); ++k) {
     const int64_t piece = k / size;
     const bool ok = failed(piece) ? std::isnan(got[k]) : got[k] == want[k];
     if (ok) continue;
-    CHECK_MESSAGE(false, what, " ", piece, (failed(piece) ? " is not NaN: " : " changed: "), got[k]);
+    CHECK_MESSAGE(false, what, " ", piece, std::string(failed(piece) ? " is not NaN: " : " changed: "),
+                  got[k]);
     return;
   }
 }
@@ -50,13 +52,13 @@ void check_isolated(const SoftcutCase &c, int32_t path, Device &device, int expe
   settings.opts.path = path;
   SoftcutCall healthy(device, good, settings), spoilt(device, bad, settings);
   REQUIRE(healthy.forward() == SEGPRIOR_OK);
-  REQUIRE_MESSAGE(spoilt.forward() == SEGPRIOR_OK, segprior_last_error());
+  REQUIRE_MESSAGE(spoilt.forward() == SEGPRIOR_OK, std::string(segprior_last_error()));
   const int64_t spoilt_system = 3, spoilt_matrix = good.matrix_of(spoilt_system), voxels = good.voxels();
   const auto failed_system = [&](int64_t n) {
     return whole_matrix ? good.matrix_of(n) == spoilt_matrix : n == spoilt_system;
   };
   const auto failed_matrix = [&](int64_t m) { return m == spoilt_matrix; };
-  const auto check_infos = [&](const char *what, const std::vector<segprior_info> &got,
+  const auto check_infos = [&](const std::string &what, const std::vector<segprior_info> &got,
                                const std::vector<segprior_info> &want) {
     for (size_t k = 0; k < got.size(); ++k) {
       INFO(what << " " << k);
@@ -76,7 +78,7 @@ void check_isolated(const SoftcutCase &c, int32_t path, Device &device, int expe
 
   const Array grad_x = make_grad_x(c);
   REQUIRE(healthy.backward(grad_x) == SEGPRIOR_OK);
-  REQUIRE_MESSAGE(spoilt.backward(grad_x) == SEGPRIOR_OK, segprior_last_error());
+  REQUIRE_MESSAGE(spoilt.backward(grad_x) == SEGPRIOR_OK, std::string(segprior_last_error()));
   check_infos("backward info", spoilt.backward_infos(), healthy.backward_infos());
   const auto compare_edges = [&](const EdgeTensors &got, const EdgeTensors &want, const TensorPtr &got_d,
                                  const TensorPtr &want_d) {
@@ -93,7 +95,7 @@ void check_isolated(const SoftcutCase &c, int32_t path, Device &device, int expe
   const auto cotangents = make_cotangents(c);
   REQUIRE(healthy.double_backward(l, cotangents) == SEGPRIOR_OK);
   REQUIRE_MESSAGE(spoilt.double_backward(spoilt.grad_scores->get(), cotangents) == SEGPRIOR_OK,
-                  segprior_last_error());
+                  std::string(segprior_last_error()));
   compare("y of system", spoilt.second_grad_x->get(), healthy.second_grad_x->get(), voxels, failed_system);
   compare("z of system", spoilt.second_scores->get(), healthy.second_scores->get(), voxels, failed_system);
   compare_edges(spoilt.second_edges, healthy.second_edges, spoilt.second_conductance,
@@ -127,7 +129,8 @@ void check_failures(const std::vector<Solver> &solvers, bool every_path) {
         if (!every_path && !paths.empty()) paths.resize(1);
         for (int32_t path : paths) {
           INFO("add(" << c.text() << "); on " << name_of(which) << ", path " << path);
-          const auto check = [&](const char *what, int expected, bool whole_matrix, const Damage &damage) {
+          const auto check = [&](const std::string &what, int expected, bool whole_matrix,
+                                 const Damage &damage) {
             INFO(what);
             check_isolated(c, path, device, expected, whole_matrix, damage);
           };

@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <functional>
+#include <string>
 
 #include "tests/cases/softcut_check.h"
 #include "tests/support/compare.h"
@@ -70,7 +71,7 @@ class Differences {
   // The loss <grad_x, x>.
   double loss(const Problem &p, const Array &grad_x) {
     SoftcutCall call(device_, p, settings_);
-    REQUIRE_MESSAGE(call.forward() == SEGPRIOR_OK, segprior_last_error());
+    REQUIRE_MESSAGE(call.forward() == SEGPRIOR_OK, std::string(segprior_last_error()));
     return dot(grad_x, call.x->get());
   }
   // <cotangents, backward's results>.
@@ -82,8 +83,8 @@ class Differences {
   }
   std::unique_ptr<SoftcutCall> solved(const Problem &p, const Array &grad_x) {
     auto call = std::make_unique<SoftcutCall>(device_, p, settings_);
-    REQUIRE_MESSAGE(call->forward() == SEGPRIOR_OK, segprior_last_error());
-    REQUIRE_MESSAGE(call->backward(grad_x) == SEGPRIOR_OK, segprior_last_error());
+    REQUIRE_MESSAGE(call->forward() == SEGPRIOR_OK, std::string(segprior_last_error()));
+    REQUIRE_MESSAGE(call->backward(grad_x) == SEGPRIOR_OK, std::string(segprior_last_error()));
     return call;
   }
 
@@ -100,7 +101,8 @@ void check_differences(const SoftcutCase &c, Device &device) {
   const Gradients cotangents = make_cotangents(c);
   const auto call = differences.solved(p, grad_x);
   const Gradients grads = get(call->grad_scores, call->grad_edges, call->grad_conductance);
-  REQUIRE_MESSAGE(call->double_backward(grads.scores, cotangents) == SEGPRIOR_OK, segprior_last_error());
+  REQUIRE_MESSAGE(call->double_backward(grads.scores, cotangents) == SEGPRIOR_OK,
+                  std::string(segprior_last_error()));
   const Gradients second = get(call->second_scores, call->second_edges, call->second_conductance);
   const Array second_grad_x = call->second_grad_x->get();
 
@@ -118,7 +120,7 @@ void check_differences(const SoftcutCase &c, Device &device) {
   for (int f = 0; f < kFamilies; ++f) along.edges.of[f] = part_of(p.weights.of[f]);
   const Array along_grad_x = random.array(c.elements(), -1, 1);
   // Truncation is of the order of kStep^4; the solves' rounding is divided by kStep.
-  const auto close = [](const char *what, double got, double want, double size) {
+  const auto close = [](const std::string &what, double got, double want, double size) {
     const double allowed = 1e-7 * size + 1e-11;
     CHECK_MESSAGE(std::fabs(got - want) <= allowed, what, ": gradient ", got, ", difference quotient ", want,
                   ", allowed ", allowed);
@@ -140,7 +142,7 @@ void check_differences(const SoftcutCase &c, Device &device) {
         next.size + size.size);
 
   // One entry of each input.
-  const auto entry = [&](const char *what, const Array &values, Array Gradients::*member, int family,
+  const auto entry = [&](const std::string &what, const Array &values, Array Gradients::*member, int family,
                          double relative) {
     if (values.empty()) return;
     Gradients single;

@@ -25,7 +25,7 @@ Array solve(Device &device, const Problem &p, Solver solver, double tolerance = 
   settings.opts.solver = static_cast<int32_t>(solver);
   settings.opts.tolerance = tolerance;
   SoftcutCall call(device, p, settings);
-  REQUIRE_MESSAGE(call.forward() == SEGPRIOR_OK, segprior_last_error());
+  REQUIRE_MESSAGE(call.forward() == SEGPRIOR_OK, std::string(segprior_last_error()));
   return call.x->get();
 }
 

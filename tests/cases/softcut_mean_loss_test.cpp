@@ -6,6 +6,7 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
+#include <string>
 
 #include "tests/cases/softcut_check.h"
 #include "tests/support/compare.h"
@@ -39,8 +40,8 @@ struct Gradients {
 // Of one setting; `grad_x` of the loss mean((x - target)^2) at the given x.
 Gradients gradients(Device &device, const Problem &p, const SoftcutSettings &settings, const Array &grad_x) {
   SoftcutCall call(device, p, settings);
-  REQUIRE_MESSAGE(call.forward() == SEGPRIOR_OK, segprior_last_error());
-  REQUIRE_MESSAGE(call.backward(grad_x) == SEGPRIOR_OK, segprior_last_error());
+  REQUIRE_MESSAGE(call.forward() == SEGPRIOR_OK, std::string(segprior_last_error()));
+  REQUIRE_MESSAGE(call.backward(grad_x) == SEGPRIOR_OK, std::string(segprior_last_error()));
   return {call.grad_scores->get(), call.grad_edges.of[0]->get(), call.grad_edges.of[1]->get()};
 }
 
@@ -81,7 +82,7 @@ TEST_CASE("softcut: gradients of a mean over a batch") {
   ours.dtype = one_step.dtype = SEGPRIOR_FLOAT32;
   one_step.opts.solver = SEGPRIOR_SOFTCUT_CG;
   one_step.opts.backward_max_iterations = 1;
-  const auto check = [&](const char *what, const Gradients &got, double least, double most) {
+  const auto check = [&](const std::string &what, const Gradients &got, double least, double most) {
     const double scores = relative(got.scores, want.scores), rows = relative(got.rows, want.rows),
                  columns = relative(got.columns, want.columns);
     MESSAGE(what, ": relative errors of the gradients of scores ", scores, ", of weights ", rows, ", ",
@@ -97,7 +98,7 @@ TEST_CASE("softcut: gradients of a mean over a batch") {
 #else
   for (segprior_device which : all_devices()) {
     Device device(which);
-    check(name_of(which).c_str(), gradients(device, p, ours, grad_x), 0, 1e-4);
+    check(name_of(which), gradients(device, p, ours, grad_x), 0, 1e-4);
   }
 #endif
 }

@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
+#include <string>
 
 #include "tests/cases/softcut_check.h"
 #include "tests/support/compare.h"
@@ -183,9 +184,10 @@ TEST_CASE("softcut: empty tensors are valid and nothing is written [small]") {
       SoftcutCall call(device, p, settings_of(c));
       CHECK(call.forward_workspace->bytes() == 0);
       CHECK(call.saved->bytes() == 0);
-      CHECK_MESSAGE(call.forward() == SEGPRIOR_OK, segprior_last_error());
-      CHECK_MESSAGE(call.backward({}) == SEGPRIOR_OK, segprior_last_error());
-      CHECK_MESSAGE(call.double_backward({}, make_cotangents(c)) == SEGPRIOR_OK, segprior_last_error());
+      CHECK_MESSAGE(call.forward() == SEGPRIOR_OK, std::string(segprior_last_error()));
+      CHECK_MESSAGE(call.backward({}) == SEGPRIOR_OK, std::string(segprior_last_error()));
+      CHECK_MESSAGE(call.double_backward({}, make_cotangents(c)) == SEGPRIOR_OK,
+                    std::string(segprior_last_error()));
       // Edges may have entries where there is no voxel; they are not touched either.
       for (const auto *array : {&call.info, &call.backward_info, &call.second_info})
         CHECK((*array)->content() == std::vector<unsigned char>((*array)->bytes(), kPoison));
@@ -222,7 +224,8 @@ TEST_CASE("softcut: what is not wanted is not written, and the rest is the same 
           const auto content = got[k].second->memory().content();
           const auto expected = k == wanted ? want[k].second->memory().content()
                                             : std::vector<unsigned char>(content.size(), kPoison);
-          CHECK_MESSAGE(content == expected, got[k].first, k == wanted ? " differs" : " was written");
+          const std::string name = got[k].first;
+          CHECK_MESSAGE(content == expected, name, (k == wanted ? " differs" : " was written"));
         }
       };
       const auto list = call.gradient_list();
@@ -235,7 +238,7 @@ TEST_CASE("softcut: what is not wanted is not written, and the rest is the same 
         REQUIRE(list.size() == 6);
         if (wanted < 6) *slots[wanted] = list[wanted].second->view();
         if (wanted == 6) g.info = static_cast<segprior_info *>(call.backward_info->data());
-        REQUIRE_MESSAGE(call.backward(grad_x) == SEGPRIOR_OK, segprior_last_error());
+        REQUIRE_MESSAGE(call.backward(grad_x) == SEGPRIOR_OK, std::string(segprior_last_error()));
         check(list, full.gradient_list(), wanted);
         if (wanted == 6) CHECK(call.backward_info->content() == full.backward_info->content());
       }
@@ -249,7 +252,8 @@ TEST_CASE("softcut: what is not wanted is not written, and the rest is the same 
         REQUIRE(second.size() == 7);
         if (wanted < 7) *slots[wanted] = second[wanted].second->view();
         if (wanted == 7) g.info = static_cast<segprior_info *>(call.second_info->data());
-        REQUIRE_MESSAGE(call.double_backward(l, cotangents) == SEGPRIOR_OK, segprior_last_error());
+        REQUIRE_MESSAGE(call.double_backward(l, cotangents) == SEGPRIOR_OK,
+                        std::string(segprior_last_error()));
         check(second, full.second_list(), wanted);
         if (wanted == 7) CHECK(call.second_info->content() == full.second_info->content());
       }
@@ -282,10 +286,10 @@ TEST_CASE("softcut: absent cotangents count as zero [small]") {
       REQUIRE(call.double_backward(l, zero) == SEGPRIOR_OK);
       std::vector<Array> want;
       for (const auto &gradient : call.second_list()) want.push_back(gradient.second->get());
-      REQUIRE_MESSAGE(call.double_backward(l, none) == SEGPRIOR_OK, segprior_last_error());
+      REQUIRE_MESSAGE(call.double_backward(l, none) == SEGPRIOR_OK, std::string(segprior_last_error()));
       size_t k = 0;
       for (const auto &gradient : call.second_list())
-        CHECK_CLOSE(gradient.first, gradient.second->get(), want[k++], 1e-12);
+        CHECK_CLOSE(std::string(gradient.first), gradient.second->get(), want[k++], 1e-12);
     }
   }
 }
