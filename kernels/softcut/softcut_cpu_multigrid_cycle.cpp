@@ -28,6 +28,7 @@ class Cycle {
   void run() {
     find_largest();
     team_.barrier();
+    find_scales();
     int64_t running = 0;
     for (int64_t r = 0; r < rhs_; ++r) running += active_[r];
     const int last = *hierarchy_.depth - 1;
@@ -63,15 +64,19 @@ class Cycle {
         scratch_.largest[team_.rank * rhs_ + r] = static_cast<double>(
             border_kernels_.max_abs(end - begin, border_.r + r * shape(0).voxels() + begin));
   }
-  // The power of two that brings the residual's largest entry to [1/2, 1): float32 holds it then.
-  double scale(int64_t r) const {
-    double largest = 0;
-    for (int rank = 0; rank < team_.size; ++rank)
-      largest = std::max(largest, scratch_.largest[rank * rhs_ + r]);
-    int exponent = 0;
-    std::frexp(largest, &exponent);
-    return std::ldexp(1.0, std::clamp(-exponent, -1000, 1000));
+  // Per thread, the power of two that brings the residual's largest entry to [1/2, 1): float32 holds it then.
+  void find_scales() const {
+    for (int64_t r = 0; r < rhs_; ++r) {
+      if (!active_[r]) continue;
+      double largest = 0;
+      for (int rank = 0; rank < team_.size; ++rank)
+        largest = std::max(largest, scratch_.largest[rank * rhs_ + r]);
+      int exponent = 0;
+      std::frexp(largest, &exponent);
+      scratch_.scale[team_.rank * rhs_ + r] = std::ldexp(1.0, std::clamp(-exponent, -1000, 1000));
+    }
   }
+  double scale(int64_t r) const { return scratch_.scale[team_.rank * rhs_ + r]; }
 
   void add_dots() const {
     for (int64_t r = 0; r < rhs_; ++r) {
@@ -148,22 +153,23 @@ class Cycle {
     }
   }
 
-  Neighbours neighbours(const Pass &p, int64_t slab, int64_t row) const {
-    Neighbours all{};
-    const float *self = e_ring(p, 0, slab, row);
-    for (int f = 0; f < p.shape.families; ++f) {
-      const int d = p.shape.direction_of[f], column = column_step(d);
-      const auto add = [&](int64_t s, int64_t y, const float *g, int shift) {
-        const bool inside = p.shape.inside(s, y);
-        all.g[all.count] = inside ? g : scratch_.zeros;
-        all.e[all.count++] = (inside ? e_ring(p, 0, s, y) : self) + shift;
-      };
-      add(slab + slab_step(d), row + row_step(d), p.level.family(p.shape.row_index(slab, row), f), column);
-      const int64_t s = slab - slab_step(d), y = row - row_step(d);
-      add(s, y, p.shape.inside(s, y) ? p.level.family(p.shape.row_index(s, y), f) - column : nullptr,
-          -column);
+  // Rows outside the grid: couplings 0, and the row itself for values.
+  void find_neighbours(const Pass &p, int64_t slab, int64_t row, Neighbours &all) const {
+    const float *couplings[9], *values[9];
+    const int slabs = p.shape.nd >= 2, rows = p.shape.nd >= 3;
+    for (int s = -slabs; s <= slabs; ++s)
+      for (int y = -rows; y <= rows; ++y) {
+        const bool inside = p.shape.inside(slab + s, row + y);
+        const int place = (s + 1) * 3 + y + 1;
+        couplings[place] = inside ? p.level.relaxation(p.shape.row_index(slab + s, row + y)) : nullptr;
+        values[place] = inside ? e_ring(p, 0, slab + s, row + y) : e_ring(p, 0, slab, row);
+      }
+    all.count = p.level.terms;
+    for (int k = 0; k < p.level.terms; ++k) {
+      const Term &term = p.level.term[k];
+      all.g[k] = couplings[term.place] ? couplings[term.coupling_place] + term.coupling : scratch_.zeros;
+      all.e[k] = values[term.place] + term.column;
     }
-    return all;
   }
 
   // Sweep from zero, residual and restriction.
@@ -196,14 +202,16 @@ class Cycle {
   }
 
   void residual(const Pass &p, int64_t slab, int64_t row) const {
-    const Neighbours all = neighbours(p, slab, row);
+    Neighbours all;
+    find_neighbours(p, slab, row, all);
     for (int64_t i = 0; i < p.count; ++i)
       kernels_.residual(p.shape.extent[2], all, ring_shift(i), keep(p, slab, row), r_row(p, i, slab, row),
                         residual_ring(p, i, slab, row));
   }
 
   void restrict_row(const Pass &p, const LevelShape &coarse, int64_t coarse_slab, int64_t coarse_row) const {
-    Restriction below{};
+    Restriction below;
+    below.count = 0;
     const int s_max = coarse.nd >= 2, y_max = coarse.nd >= 3;
     for (int s = -s_max; s <= s_max; ++s)
       for (int y = -y_max; y <= y_max; ++y) {
@@ -243,7 +251,8 @@ class Cycle {
     const bool last = p.l + 1 == *hierarchy_.depth;
     for (int64_t row = 0; row < p.shape.extent[1]; ++row) {
       load(p, slab, row);
-      Prolongation rows{};
+      Prolongation rows;
+      rows.coarse[0] = nullptr;
       rows.pitch = p.level.coarse_pitch;
       if (!last) {
         const LevelShape &coarse = shape(p.l + 1);
@@ -264,7 +273,8 @@ class Cycle {
   }
 
   void relax(const Pass &p, int64_t slab, int64_t row) const {
-    const Neighbours all = neighbours(p, slab, row);
+    Neighbours all;
+    find_neighbours(p, slab, row, all);
     const int64_t at = p.shape.row_index(slab, row);
     for (int64_t i = 0; i < p.count; ++i) {
       float *out = p.l == 0 ? scratch_.ring(p.rank, i, 2) : vector_row(scratch_.e[p.l], p.l, p.rhs[i], at);

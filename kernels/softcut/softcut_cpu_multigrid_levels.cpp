@@ -43,6 +43,17 @@ void grid_stencil(const Grid &g, const int (&axis_of)[3], Shapes &shapes) {
   }
 }
 
+void list_terms(Level &level) {
+  level.terms = 0;
+  for (int f = 0; f < level.shape.families; ++f) {
+    const int ahead = level.shape.direction_of[f], column = column_step(ahead);
+    const int64_t family = (level.heads() + f) * level.shape.pitch;
+    level.term[level.terms++] = {ahead / 3, kHere, family, column};
+    const int behind = (kDirections - 1 - ahead) / 3;
+    level.term[level.terms++] = {behind, behind, family - column, -column};
+  }
+}
+
 }  // namespace
 
 Shapes shapes_of(const Grid &g) {
@@ -101,6 +112,7 @@ Hierarchy carve_hierarchy(const Shapes &shapes, Arena &arena) {
     level.varying = l > 0;
     level.couplings = arena.take<float>(
         level.shape.rows() * (level.heads() + level.shape.families) * level.shape.pitch + kPad);
+    list_terms(level);
     level.weights = nullptr;
     level.coarse_rows = level.coarse_pitch = 0;
     if (l + 1 < shapes.count) {

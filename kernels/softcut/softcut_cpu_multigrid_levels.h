@@ -64,12 +64,23 @@ struct Weights {
   Float *even, *left, *right;
 };
 
+// A neighbour as the sweeps see it.
+struct Term {
+  int place;           // of its row: (slab step + 1) * 3 + row step + 1
+  int coupling_place;  // of the row whose family holds the coupling
+  int64_t coupling;    // of which this is the place, from the row's relaxation
+  int64_t column;      // step
+};
+constexpr int kHere = 4;  // place of the row itself
+
 struct Level {
   LevelShape shape;
   bool varying;                       // `keep` differs from 1 - kOmega: on all levels but the first
   int64_t coarse_rows, coarse_pitch;  // rows per slab and pitch of the next level
   float *couplings;                   // [row][1 or 2, families][pitch]
-  float *weights;                     // [coarse row][2, 8 or 26][coarse pitch]; none on the last level
+  int terms;
+  Term term[kDirections - 1];
+  float *weights;  // [coarse row][2, 8 or 26][coarse pitch]; none on the last level
 
   int heads() const { return varying ? 2 : 1; }
   // What the sweeps multiply residuals by, and the part 1 - relaxation * diagonal of a value that they keep.

@@ -64,6 +64,7 @@ struct CycleScratch : Constants {
   int64_t vector_size[kMaxLevels];
   float *r[kMaxLevels], *e[kMaxLevels];  // [rhs][vector_size] of the coarse levels
   double *row_dots;                      // [rhs][rows]
+  double *scale;                         // [threads][rhs]
   double *largest;                       // [threads][rhs]
 
   float *ring(int rank, int64_t rhs, int which) const {
@@ -86,6 +87,7 @@ inline CycleScratch carve_cycle(const Shapes &shapes, int64_t rhs, int threads, 
     c.e[l] = arena.take<float>(c.vector_size[l], rhs);
   }
   c.row_dots = arena.take<double>(fine.rows(), rhs);
+  c.scale = arena.take<double>(threads, rhs);
   c.largest = arena.take<double>(threads, rhs);
   return c;
 }
