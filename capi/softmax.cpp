@@ -7,6 +7,7 @@
 #include "capi/device.h"
 #include "capi/guard.h"
 #include "capi/options.h"
+#include "capi/rules.h"
 #include "capi/softmax_args.h"
 #include "kernels/softmax/softmax_stage.h"
 
@@ -19,12 +20,6 @@ const Backend &backend_of(const segprior_context &context) {
 #endif
   (void)context;
   return kCpu;
-}
-
-void check_size(const char *name, size_t given, size_t needed) {
-  if (given < needed)
-    reject(SEGPRIOR_ERROR_BUFFER_TOO_SMALL, std::string(name) + " = " + std::to_string(given) +
-                                                " is smaller than the needed " + std::to_string(needed));
 }
 
 }  // namespace

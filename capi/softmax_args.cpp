@@ -1,37 +1,17 @@
 // Checks of every option and tensor of the softmax calls.
 #include "capi/softmax_args.h"
 
-#include <cmath>
-#include <cstdio>
 #include <string>
 
 #include "capi/options.h"
+#include "capi/rules.h"
 
 namespace segprior::softmax {
 namespace {
 
-std::string number(double value) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%g", value);
-  return text;
-}
-
-void require(bool ok, const char *field, double value, const char *rule) {
-  if (!ok)
-    reject(SEGPRIOR_ERROR_VALUE, "opts." + std::string(field) + " = " + number(value) + " must be " + rule);
-}
-
-void needs(const char *name, const void *given, bool condition, const char *what) {
-  if (given && !condition) reject(SEGPRIOR_ERROR_VALUE, std::string(name) + " is given, which needs " + what);
-}
-
 void excludes(const char *name, const void *given, const char *other, const void *other_given) {
   if (given && other_given) reject(SEGPRIOR_ERROR_VALUE, std::string(name) + " excludes " + other);
 }
-
-bool flag(int32_t value) { return value == 0 || value == 1; }
-bool positive(double value) { return value > 0 && std::isfinite(value); }
-bool not_negative(double value) { return value >= 0 && std::isfinite(value); }
 
 // The rules of the options; one whose tensor is given is unused.
 void check_opts(const segprior_softmax_opts &o, const segprior_softmax_inputs &in) {
@@ -85,17 +65,13 @@ Grid read_grid(const segprior_tensor &features, const segprior_softmax_opts &o) 
   return g;
 }
 
+using segprior::shape_of;
+
 // The shape [head..., *S].
 Shape shape_of(const segprior_tensor &features, std::initializer_list<int64_t> head, bool with_space = true) {
   Shape shape{{}, 0};
   for (int64_t extent : head) shape.extent[shape.ndim++] = extent;
   for (int k = 2; with_space && k < features.ndim; ++k) shape.extent[shape.ndim++] = features.shape[k];
-  return shape;
-}
-
-Shape shape_of(const segprior_tensor &tensor) {
-  Shape shape{{}, tensor.ndim};
-  for (int k = 0; k < tensor.ndim; ++k) shape.extent[k] = tensor.shape[k];
   return shape;
 }
 

@@ -54,9 +54,15 @@ const void *Arguments::lead(const char *name, const segprior_tensor *tensor, int
     reject(SEGPRIOR_ERROR_SHAPE, std::string(name) + ": ndim = " + std::to_string(tensor->ndim) +
                                      " must be " + std::to_string(min_ndim) + " to " +
                                      std::to_string(max_ndim));
+  lead_name_ = name;
   field_dtype_ = tensor->dtype;
-  parameter_dtype_ = tensor->dtype == SEGPRIOR_FLOAT64 ? SEGPRIOR_FLOAT64 : SEGPRIOR_FLOAT32;
+  parameter_dtype_ = weight_dtype_ = tensor->dtype == SEGPRIOR_FLOAT64 ? SEGPRIOR_FLOAT64 : SEGPRIOR_FLOAT32;
   return check(name, tensor, nullptr, true, false, Kind::field);
+}
+
+void Arguments::weights_like(const segprior_tensor &tensor) {
+  const bool small = tensor.dtype == SEGPRIOR_FLOAT16 || tensor.dtype == SEGPRIOR_BFLOAT16;
+  if (small && parameter_dtype_ == SEGPRIOR_FLOAT32) weight_dtype_ = tensor.dtype;
 }
 
 const void *Arguments::input(const char *name, const segprior_tensor *tensor, const Shape &shape,
@@ -71,6 +77,7 @@ void *Arguments::output(const char *name, const segprior_tensor *tensor, const S
 
 int32_t Arguments::dtype_of(Kind kind) const {
   if (kind == Kind::mask) return SEGPRIOR_UINT8;
+  if (kind == Kind::weight) return weight_dtype_;
   return kind == Kind::field ? field_dtype_ : parameter_dtype_;
 }
 
@@ -97,7 +104,8 @@ void *Arguments::check(const char *name, const segprior_tensor *tensor, const Sh
   if (t.dtype != dtype) {
     const bool same = kind != Kind::mask && dtype == field_dtype_;
     complain(SEGPRIOR_ERROR_DTYPE, ": dtype = " + std::to_string(t.dtype) + " must be " +
-                                       (same ? "the features' dtype " : "dtype ") + std::to_string(dtype));
+                                       (same ? "the dtype of " + std::string(lead_name_) + ", " : "dtype ") +
+                                       std::to_string(dtype));
   }
   if (t.device.type != context_.device.type || t.device.index != context_.device.index)
     complain(SEGPRIOR_ERROR_DEVICE, ": device " + device_text(t.device) + " must be the context's device " +

@@ -20,8 +20,8 @@ struct Shape {
 };
 
 // What a tensor holds. field: the lead tensor's dtype; parameter: the same, or float32 where that has 16
-// bits; mask: uint8.
-enum class Kind { field, parameter, mask };
+// bits; weight: what weights_like() found, the parameters' dtype otherwise; mask: uint8.
+enum class Kind { field, parameter, weight, mask };
 
 [[noreturn]] void reject(segprior_status status, const std::string &text);
 
@@ -34,6 +34,8 @@ class Arguments {
 
   // The first tensor of a call: any shape of `min_ndim`.. `max_ndim` axes; sets the dtypes of the call.
   const void *lead(const char *name, const segprior_tensor *tensor, int min_ndim, int max_ndim);
+  // The first of the call's weights sets the dtype of all: 16 bits may accompany a float32 lead.
+  void weights_like(const segprior_tensor &tensor);
   // A tensor that must have the given shape; returns its data (null if absent). Absent is an error if
   // `required`. Its dtype is the one that the lead tensor set for such tensors.
   const void *input(const char *name, const segprior_tensor *tensor, const Shape &shape,
@@ -49,6 +51,7 @@ class Arguments {
 
   int32_t dtype() const { return parameter_dtype_; }    // of the arithmetic and of most tensors
   int32_t field_dtype() const { return field_dtype_; }  // of the lead tensor
+  int32_t weight_dtype() const { return weight_dtype_; }
 
  private:
   struct Range {
@@ -64,7 +67,8 @@ class Arguments {
 
   const segprior_context &context_;
   const bool sizes_only_;
-  int32_t parameter_dtype_ = 0, field_dtype_ = 0;
+  const char *lead_name_ = "";
+  int32_t parameter_dtype_ = 0, field_dtype_ = 0, weight_dtype_ = 0;
   Range ranges_[64];
   int range_count_ = 0;
 };

@@ -1,4 +1,4 @@
-# Warnings, errors and sanitizers, the same for the library and its tests. No fast-math anywhere: results are
+# Warnings, errors, sanitizers and optional headers, the same for the library and its tests. No fast-math anywhere: results are
 # reproducible and NaN marks failed images.
 
 function(segprior_compile_options target)
@@ -17,6 +17,10 @@ function(segprior_compile_options target)
   list(APPEND cuda -lineinfo --threads=0)
   target_compile_options(${target} PRIVATE
     "$<$<COMPILE_LANGUAGE:C,CXX>:${warnings}>" "$<$<COMPILE_LANGUAGE:CUDA>:${cuda}>")
+  if(TARGET Eigen3::Eigen)
+    target_link_libraries(${target} PRIVATE Eigen3::Eigen)
+    target_compile_definitions(${target} PRIVATE SEGPRIOR_WITH_EIGEN EIGEN_MPL2_ONLY)
+  endif()
   if(SEGPRIOR_SANITIZE)
     segprior_sanitize(${target} ${SEGPRIOR_SANITIZE})
   endif()

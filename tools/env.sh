@@ -28,6 +28,8 @@ find_missing() {
   has pkg-config || need pkg-config "tests of the installed library"
   has_header hwy/highway.h || need libhwy-dev "SIMD of the CPU backend (headers only)"
   has_header doctest/doctest.h || need doctest-dev "test framework (headers only)"
+  has_header Eigen/SparseCholesky || has_header eigen3/Eigen/SparseCholesky ||
+    need libeigen3-dev "SoftCut's direct solver (headers only)"
   has python3 || need python3 "Python package, command line, demo"
   python3 -c 'import venv, ensurepip' 2>/dev/null || need python3-venv "makes .venv"
 }

@@ -26,7 +26,7 @@ extern "C" {
 /* ---- Version ------------------------------------------------------------------------------------------- */
 
 #define SEGPRIOR_VERSION_MAJOR 0
-#define SEGPRIOR_VERSION_MINOR 2
+#define SEGPRIOR_VERSION_MINOR 3
 #define SEGPRIOR_VERSION_PATCH 0
 
 /* Version of the loaded library as major * 10000 + minor * 100 + patch. Compare with the macros above to
@@ -131,6 +131,21 @@ typedef struct segprior_tensor {
  * keep it alive. CUDA-pinned host memory counts as CPU, CUDA-managed memory as CUDA. */
 SEGPRIOR_API segprior_status segprior_tensor_from_dlpack(const void *dl_tensor, segprior_tensor *out);
 
+/* ---- CUDA paths -----------------------------------------------------------------------------------------
+ */
+
+/* Which kernels serve a call on a CUDA device; opts.path of the operators. All but _AUTO fail with
+ * SEGPRIOR_ERROR_NOT_SUPPORTED where they cannot serve the problem or the device; each operator's note in
+ * kernels/ has the table of sizes. */
+enum {
+  SEGPRIOR_PATH_AUTO = 0,      /* the fastest path that serves the problem's size and options */
+  SEGPRIOR_PATH_STREAMING = 1, /* state in global memory, kernels per iteration */
+  SEGPRIOR_PATH_ON_CHIP = 2,   /* all iterations in one kernel, a problem's state on one multiprocessor */
+  SEGPRIOR_PATH_CLUSTER = 3,   /* since 0.3, softcut: the same on a thread-block cluster (sm_90) */
+  SEGPRIOR_PATH_PERSISTENT = 4 /* since 0.3, softcut: all iterations in one cooperative kernel on the whole
+                                  device, state in global memory */
+};
+
 /* ---- Per-problem report -------------------------------------------------------------------------------- */
 
 /* How the iteration of one batch item ended. A result, not an error: the call itself returned SEGPRIOR_OK. */
@@ -140,18 +155,24 @@ enum {
   SEGPRIOR_NONFINITE_INPUT =
       2, /* features or a warm start hold NaN or Inf: all results of the item are NaN */
   SEGPRIOR_INFEASIBLE_VOLUME =
-      3,                         /* the volumes cannot all hold; the result is finite, for rescaled volumes */
-  SEGPRIOR_BREAKDOWN = 4,        /* the numbers exceed the floating-point range (tiny eps): results are NaN */
-  SEGPRIOR_INVALID_PARAMETER = 5 /* a parameter in device memory is outside its domain (eps <= 0, negative
-                                    edge, lower > upper, ...): all results of the item are NaN */
+      3,                  /* the volumes cannot all hold; the result is finite, for rescaled volumes */
+  SEGPRIOR_BREAKDOWN = 4, /* the numbers exceed the floating-point range (tiny eps): results are NaN */
+  SEGPRIOR_INVALID_PARAMETER = 5, /* a parameter in device memory is outside its domain (eps <= 0, negative
+                                     edge, lower > upper, ...): all results of the item are NaN */
+  SEGPRIOR_PRECISION_LIMIT =
+      6 /* since 0.3. The iteration met the tolerance by its own account, but the residual
+           computed anew from the result does not: the rounding of the dtype limits it, and
+           more iterations would not help. The result is as accurate as the dtype allows */
 };
 
-/* 16 bytes, written in the context's device memory by compute calls, one per batch item. */
+/* 16 bytes, written in the context's device memory by compute calls, one per batch item (softmax) or per
+ * linear system (softcut). */
 typedef struct segprior_info {
   int32_t status;     /* one of the enumerators above */
   int32_t iterations; /* iterations done */
-  double residual;    /* max |u_T - u_(T-1)| over the item's classes and voxels at the last check; NaN if the
-                         item failed, 0 if no iteration was done */
+  double residual; /* softmax: max |u_T - u_(T-1)| over the item's classes and voxels at the last check, 0 if
+                      no iteration was done. softcut: the norm of p - A x in the scale of the stopping rule.
+                      NaN if the item failed */
 } segprior_info;
 
 /* Copies `count` infos from the context's device to `host`. Waits for the stream: the only call that does. */

@@ -3,6 +3,8 @@
 #define SEGPRIOR_H
 
 #include "segprior/core.h"
+#include "segprior/csr.h"
+#include "segprior/softcut.h"
 #include "segprior/softmax.h"
 
 #endif

@@ -65,13 +65,6 @@ enum {
            state. No gradients for steps and eps0, which do not move the fixed point */
 };
 
-enum {
-  SEGPRIOR_PATH_AUTO = 0,      /* CUDA: the fastest path that serves the problem's size and priors */
-  SEGPRIOR_PATH_STREAMING = 1, /* CUDA: state in global memory, kernels per iteration */
-  SEGPRIOR_PATH_ON_CHIP = 2 /* CUDA: all iterations in one kernel, state on chip; SEGPRIOR_ERROR_NOT_SUPPORTED
-                               where it does not fit. Tables: kernels/softmax/softmax.md */
-};
-
 /* Fill with segprior_softmax_opts_init, then change what you need. Fields are only ever appended. */
 typedef struct segprior_softmax_opts {
   size_t struct_size;
@@ -103,7 +96,7 @@ typedef struct segprior_softmax_opts {
   double td_sigma; /* width of the Gaussian in voxels, > 0; unused if inputs.td_sigma or .td_kernel is given.
                       5 */
   int32_t star_count;          /* M >= 0: number of star-shaped classes. 0 */
-  int32_t path;                /* SEGPRIOR_PATH_*; the CPU ignores it. _AUTO */
+  int32_t path;                /* SEGPRIOR_PATH_AUTO, _STREAMING or _ON_CHIP; the CPU ignores it. _AUTO */
   const int32_t *star_classes; /* [M] distinct classes 0 .. I-1, host memory, read during the call */
   double star_tau; /* step of the star duals, > 0; 0: 2 eps / sum_d h_d^-2 for one star class, half of
                       that for several, and half again (of tv_tau's default too) if the TV prior is on
