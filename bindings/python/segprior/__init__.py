@@ -18,6 +18,8 @@ True
 from . import errors, presets
 from ._ffi import library_path
 from ._version import __version__
+from .contrast import contrast_edges
+from .csr import CsrResult, csr_solve
 from .errors import (
     DeviceError,
     InternalError,
@@ -29,10 +31,12 @@ from .errors import (
     SegpriorError,
 )
 from .priors import TV, Star, ThresholdDynamics, Volume
-from .report import ImageInfo, Info, Status
+from .report import ImageInfo, Info, Status, SystemInfo, Systems
+from .softcut import SoftcutGradients, SoftcutResult, SoftcutSecondGradients, softcut, softcut_csr
 from .softmax import Gradients, Result, softmax
 
 __all__ = [
+    "CsrResult",
     "DeviceError",
     "Gradients",
     "ImageInfo",
@@ -45,14 +49,23 @@ __all__ = [
     "OutOfMemoryError",
     "Result",
     "SegpriorError",
+    "SoftcutGradients",
+    "SoftcutResult",
+    "SoftcutSecondGradients",
     "Star",
     "Status",
+    "SystemInfo",
+    "Systems",
     "TV",
     "ThresholdDynamics",
     "Volume",
     "__version__",
+    "contrast_edges",
+    "csr_solve",
     "errors",
     "library_path",
     "presets",
+    "softcut",
+    "softcut_csr",
     "softmax",
 ]

@@ -52,21 +52,25 @@ _LAYOUTS: dict[bytes, Any] = {b"dltensor": _Managed, b"dltensor_versioned": _Man
 # (type code, bits) of DLPack. A boolean is a byte that holds 0 or 1.
 _DL_DTYPES = {
     **{(2, 32): _ffi.FLOAT32, (2, 64): _ffi.FLOAT64, (2, 16): _ffi.FLOAT16, (4, 16): _ffi.BFLOAT16},
-    **{(1, 8): _ffi.UINT8, (6, 8): _ffi.UINT8},
+    **{(1, 8): _ffi.UINT8, (6, 8): _ffi.UINT8, (0, 32): _ffi.INT32},
 }
 # ml_dtypes' bfloat16 goes by its name: the package is not imported here.
 _NUMPY_NAMES = {
     **{"float32": _ffi.FLOAT32, "float64": _ffi.FLOAT64, "float16": _ffi.FLOAT16, "bfloat16": _ffi.BFLOAT16},
-    **{"uint8": _ffi.UINT8, "bool": _ffi.UINT8},
+    **{"uint8": _ffi.UINT8, "bool": _ffi.UINT8, "int32": _ffi.INT32},
 }
 # What an argument may be.
 FIELD = (_ffi.FLOAT32, _ffi.FLOAT64, _ffi.FLOAT16, _ffi.BFLOAT16)
 PARAMETER = (_ffi.FLOAT32, _ffi.FLOAT64)
 MASK = (_ffi.UINT8,)
+INDEX = (_ffi.INT32,)
+ANY = (*FIELD, _ffi.INT32)  # of results
 _DTYPE_RULES = {
     FIELD: "float32, float64, float16 or bfloat16",
+    ANY: "float32, float64, float16, bfloat16 or int32",
     PARAMETER: "float32 or float64",
     MASK: "bool or uint8",
+    INDEX: "int32",
 }
 # DLPack's device types that the library takes: pinned memory is host memory, managed memory is CUDA's.
 _DL_DEVICES = {1: _ffi.CPU, 2: _ffi.CUDA, 3: _ffi.CPU, 13: _ffi.CUDA}
@@ -185,7 +189,7 @@ def _view_dlpack(array: Any, name: str, stream: int | None, allowed: tuple[int, 
 
 
 def view(array: Any, name: str, stream: int | None = None, allowed: tuple[int, ...] = PARAMETER) -> View:
-    """A view of `array`, called `name` in errors, whose dtype must be one of FIELD, PARAMETER or MASK.
+    """A view of `array`, called `name` in errors, whose dtype must be one of FIELD, PARAMETER, MASK or ANY.
 
     `stream`: where its memory will be used, if that is not the stream on which its framework works now.
     """

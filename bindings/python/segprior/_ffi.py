@@ -1,6 +1,6 @@
 """The C library through ctypes: finding it, its structs and functions, contexts.
 
-Mirrors include/segprior/{core,softmax}.h; nothing here knows an array framework.
+Mirrors include/segprior/{core,softmax,softcut}.h; nothing here knows an array framework.
 """
 
 from __future__ import annotations
@@ -20,8 +20,12 @@ LIBRARY_NAME = "libsegprior.so"
 
 CPU, CUDA = 1, 2  # segprior_device.type, the values of DLPack
 FLOAT32, FLOAT64, FLOAT16, BFLOAT16, UINT8 = 1, 2, 3, 4, 5  # segprior_tensor.dtype
+INT32 = -1  # of row offsets and columns, which the library takes as plain pointers
 BACKWARD_LAST, BACKWARD_UNROLLED, BACKWARD_IMPLICIT = 0, 1, 2
-PATH_AUTO, PATH_STREAMING, PATH_ON_CHIP = 0, 1, 2
+SOFTCUT_AUTO, SOFTCUT_CG, SOFTCUT_JACOBI = 0, 1, 2
+SOFTCUT_MULTIGRID, SOFTCUT_CHEBYSHEV, SOFTCUT_DIRECT = 3, 4, 5
+NORM_L2, NORM_L1 = 0, 1
+PATH_AUTO, PATH_STREAMING, PATH_ON_CHIP, PATH_CLUSTER, PATH_PERSISTENT = 0, 1, 2, 3, 4
 
 
 class Device(ct.Structure):
@@ -108,6 +112,72 @@ class SoftmaxGrads(ct.Structure):
     ]
 
 
+class SoftcutOpts(ct.Structure):
+    _fields_ = [
+        ("struct_size", ct.c_size_t),
+        ("solver", ct.c_int32),
+        ("max_iterations", ct.c_int32),
+        ("tolerance", ct.c_double),
+        ("norm", ct.c_int32),
+        ("absolute", ct.c_int32),
+        ("batch", ct.c_int32),
+        ("accumulate", ct.c_int32),
+        ("backward_tolerance", ct.c_double),
+        ("backward_max_iterations", ct.c_int32),
+        ("path", ct.c_int32),
+    ]
+
+
+# The edges and diagonals of every struct of softcut.h.
+_FAMILIES = [("edges", ct.POINTER(Tensor) * 3), ("diagonals", ct.POINTER(Tensor) * 2)]
+
+
+class SoftcutInputs(ct.Structure):
+    _fields_ = [
+        ("struct_size", ct.c_size_t),
+        *_pointers("scores"),
+        *_FAMILIES,
+        *_pointers("conductance", "init"),
+    ]
+
+
+class SoftcutOutputs(ct.Structure):
+    _fields_ = [("struct_size", ct.c_size_t), *_pointers("x"), ("info", ct.c_void_p)]
+
+
+class SoftcutGrads(ct.Structure):
+    _fields_ = [
+        ("struct_size", ct.c_size_t),
+        *_pointers("scores"),
+        *_FAMILIES,
+        *_pointers("conductance"),
+        ("info", ct.c_void_p),
+    ]
+
+
+class SoftcutCotangents(ct.Structure):
+    _fields_ = [("struct_size", ct.c_size_t), *_pointers("scores"), *_FAMILIES, *_pointers("conductance")]
+
+
+class SoftcutSecondGrads(ct.Structure):
+    _fields_ = [
+        ("struct_size", ct.c_size_t),
+        *_pointers("grad_x", "scores"),
+        *_FAMILIES,
+        *_pointers("conductance"),
+        ("info", ct.c_void_p),
+    ]
+
+
+class CsrOpts(ct.Structure):
+    _fields_ = [
+        ("struct_size", ct.c_size_t),
+        ("max_iterations", ct.c_int32),
+        ("preconditioner", ct.c_int32),
+        ("tolerance", ct.c_double),
+    ]
+
+
 _STATUS, _SIZE, _VOID, _REF = ct.c_int32, ct.c_size_t, ct.c_void_p, ct.POINTER
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "version": (ct.c_int32, []),
@@ -135,6 +205,40 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
         [
             *[_VOID, _REF(SoftmaxOpts), _REF(SoftmaxInputs), _REF(Tensor), _REF(Tensor)],
             *[_REF(SoftmaxGrads), _VOID, _SIZE, _VOID, _SIZE],
+        ],
+    ),
+    "softcut_opts_init": (_STATUS, [_REF(SoftcutOpts), _SIZE]),
+    "softcut_workspace_size": (
+        _STATUS,
+        [_VOID, _REF(SoftcutOpts), _REF(SoftcutInputs), _REF(_SIZE), _REF(_SIZE), _REF(_SIZE)],
+    ),
+    "softcut_saved_size": (_STATUS, [_VOID, _REF(SoftcutOpts), _REF(SoftcutInputs), _REF(_SIZE)]),
+    "softcut_forward": (
+        _STATUS,
+        [_VOID, _REF(SoftcutOpts), _REF(SoftcutInputs), _REF(SoftcutOutputs), _VOID, _SIZE, _VOID, _SIZE],
+    ),
+    "softcut_backward": (
+        _STATUS,
+        [
+            *[_VOID, _REF(SoftcutOpts), _REF(SoftcutInputs), _REF(Tensor), _REF(Tensor)],
+            *[_REF(SoftcutGrads), _VOID, _SIZE, _VOID, _SIZE],
+        ],
+    ),
+    "softcut_double_backward": (
+        _STATUS,
+        [
+            *[_VOID, _REF(SoftcutOpts), _REF(SoftcutInputs), _REF(Tensor), _REF(Tensor)],
+            *[_REF(SoftcutCotangents), _REF(SoftcutSecondGrads), _VOID, _SIZE, _VOID, _SIZE],
+        ],
+    ),
+    "softcut_csr_size": (_STATUS, [_VOID, _REF(SoftcutInputs), _REF(ct.c_int64)]),
+    "softcut_csr": (_STATUS, [_VOID, _REF(SoftcutInputs), _VOID, _VOID, _REF(Tensor)]),
+    "csr_opts_init": (_STATUS, [_REF(CsrOpts), _SIZE]),
+    "csr_solve": (
+        _STATUS,
+        [
+            *[_VOID, _REF(CsrOpts), ct.c_int64, ct.c_int64, _VOID, _VOID],
+            *[_REF(Tensor), _REF(Tensor), _REF(Tensor), _REF(Tensor), _VOID],
         ],
     ),
 }
@@ -168,21 +272,25 @@ def library_path() -> Path:
     )
 
 
-# "inputs.tv_edge" is `tv_edge` to a Python caller.
-_C_STRUCT = re.compile(r"\b(inputs|opts|outputs|grads)\.")
+# "inputs.tv_edge" is `tv_edge` to a Python caller; some have other names.
+_C_STRUCT = re.compile(r"\b(inputs|opts|outputs|grads|cotangents)\.")
+_C_NAMES = re.compile(r"\b(?:inputs\.(init)|opts\.((?:backward_)?tolerance))\b")
+_PYTHON_NAMES = {"init": "x0", "tolerance": "tol", "backward_tolerance": "backward_tol"}
 _C_STAR = re.compile(r"\bstar_classes\[(\d+)\]")
-# "dtype = 2", "dtype 1": the numbers of core.h.
-_C_DTYPE = re.compile(r"(\bdtype (?:= )?)([1-5])\b")
+# "dtype = 2", "dtype 1", "the dtype of scores, 1": the numbers of core.h.
+_C_DTYPE = re.compile(r"(\bdtype (?:= |of \w+, )?)([1-5])\b")
 DTYPE_NAMES = {
     FLOAT32: "float32",
     FLOAT64: "float64",
     FLOAT16: "float16",
     BFLOAT16: "bfloat16",
     UINT8: "uint8",
+    INT32: "int32",
 }
 
 
 def _in_python_words(text: str) -> str:
+    text = _C_NAMES.sub(lambda found: _PYTHON_NAMES[found[1] or found[2]], text)
     text = _C_STAR.sub(r"star[\1].cls", _C_STRUCT.sub("", text))
     return _C_DTYPE.sub(lambda found: found[1] + DTYPE_NAMES[int(found[2])], text)
 

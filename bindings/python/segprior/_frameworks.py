@@ -1,6 +1,6 @@
 """What the package needs from an array framework: allocation on a device, its current stream, broadcasting.
 
-Outputs are created in the framework of `features`, on its device. No framework is imported unless the caller
+Outputs are created in the framework of the array that a call is about, on its device. No framework is imported unless the caller
 already uses it. Three answers to "who allocates":
 
 * NumPy, and any other CPU array that only speaks DLPack: NumPy.
@@ -27,6 +27,7 @@ _NUMPY_DTYPE: dict[int, Any] = {
     _ffi.FLOAT64: np.dtype(np.float64),
     _ffi.FLOAT16: np.dtype(np.float16),
     _ffi.UINT8: np.dtype(np.uint8),
+    _ffi.INT32: np.dtype(np.int32),
 }
 _ALIGNMENT = 256  # of workspace and saved state; also enough for JAX to adopt memory
 
@@ -35,7 +36,7 @@ def numpy_dtype(dtype: int) -> Any:
     """NumPy's dtype for the library's code; bfloat16 is that of the package ml_dtypes."""
     if dtype == _ffi.BFLOAT16:
         if "ml_dtypes" not in sys.modules:
-            raise InvalidTypeError("features: NumPy results of dtype bfloat16 need `import ml_dtypes` first")
+            raise InvalidTypeError("NumPy results of dtype bfloat16 need `import ml_dtypes` first")
         return np.dtype(sys.modules["ml_dtypes"].bfloat16)
     return _NUMPY_DTYPE[dtype]
 
@@ -230,8 +231,8 @@ def root_package(array: Any) -> str:
     return "jax" if root == "jaxlib" else root
 
 
-def framework_for(array: Any, device: _ffi.DeviceKey) -> NumpyFramework:
-    """The framework that makes the outputs of a call whose features are `array`."""
+def framework_for(array: Any, device: _ffi.DeviceKey, name: str = "array") -> NumpyFramework:
+    """The framework that makes the outputs of a call about `array`, called `name` in errors."""
     root = root_package(array)
     if root == "torch":
         return TorchFramework(device)
@@ -239,8 +240,8 @@ def framework_for(array: Any, device: _ffi.DeviceKey) -> NumpyFramework:
         return CupyFramework(device)
     if device.type == _ffi.CUDA:
         if root == "jax":
-            raise NotSupportedError("features: JAX arrays are supported on the CPU only; use torch or CuPy")
+            raise NotSupportedError(f"{name}: JAX arrays are supported on the CPU only; use torch or CuPy")
         raise InvalidTypeError(
-            f"features: cannot allocate CUDA memory for {type(array).__name__}; use torch or CuPy"
+            f"{name}: cannot allocate CUDA memory for {type(array).__name__}; use torch or CuPy"
         )
     return JaxFramework() if root == "jax" else NumpyFramework()

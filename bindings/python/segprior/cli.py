@@ -1,4 +1,4 @@
-"""The command `segprior`: `segment` an image file, `info` about the library.
+"""The command `segprior`: `segment` an image file, `cut` an object out of one, `info` about the library.
 
 Exit codes: 0 done, 1 the library or the disk failed, 2 a wrong argument or input (one line says which).
 """
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from . import _ffi
+from ._cli_cut import add_cut
 from ._version import __version__
 from .errors import InvalidTypeError, InvalidValueError, SegpriorError
 
@@ -166,11 +167,12 @@ def _parser() -> _Parser:
     parser = _Parser(
         prog="segprior",
         description="Image segmentation with priors on boundaries, volumes and shapes.",
-        epilog="'segprior segment --help' has examples.",
+        epilog="'segprior segment --help' and 'segprior cut --help' have examples.",
     )
     parser.add_argument("--version", action="version", version=f"segprior {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
     _add_segment(commands)
+    add_cut(commands)
     commands.add_parser("info", help="version, backends and devices of the library").set_defaults(run=_info)
     return parser
 

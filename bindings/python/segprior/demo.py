@@ -5,6 +5,7 @@
    prescribed volumes of the object.
 3. The experiment of [VPTV] Fig. 6: a smaller ε makes u binary.
 4. The experiment of [STD] Fig. 6: a noisy object behind a bar; threshold dynamics, star shape, volume.
+5. SoftCut: a cup cut out of a photograph with a few clicks, as `segprior cut` does it.
 
 The photographs come with scikit-image; nothing is downloaded.
 """
@@ -20,6 +21,8 @@ from pathlib import Path
 import numpy as np
 
 from . import cli, gallery, images
+from ._cli_cut import summary
+from .cut import CutSettings, cut
 from .errors import SegpriorError
 from .segment import Segmentation, Settings, segment
 
@@ -27,6 +30,15 @@ _FRACTIONS = (0.1, 0.2, 0.32)  # of the coins; the last is about what they reall
 _COINS = Settings(classes=2, eps=0.01, tv=0.1)
 _PART_FRACTION = 0.3  # of the part of the coins where the background is dark
 _OBJECT = 1  # coins are the brighter class
+# The cup, saucer and spoon of coffee.png.
+_CUP = CutSettings(
+    foreground=((300, 110), (265, 220), (130, 250), (105, 190), (450, 230), (360, 280), (300, 340), (416, 92)),
+    background=(
+        *((30, 30), (570, 30), (570, 370), (250, 10), (445, 60), (62, 245), (540, 250)),
+        *((140, 70), (90, 320), (200, 390), (430, 380), (78, 150), (66, 200)),
+    ),
+    beta=6.0,
+)
 
 
 def photograph(name: str) -> Path:
@@ -98,6 +110,18 @@ def _papers(coins: np.ndarray, output: Path, threads: int | None) -> None:
     print(f"wrote {figure}")
 
 
+def _cup(output: Path, threads: int | None) -> None:
+    image = images.read(photograph("coffee.png"))
+    settings = dataclasses.replace(_CUP, threads=threads)
+    found = cut(image, settings)
+    clicks = f"{len(settings.foreground)} clicks on the cup, {len(settings.background)} around it"
+    print(f"\ncoffee.png: {clicks}; {100 * found.mask.mean():.1f} % of the picture")
+    print(summary(found))
+    figure = output / "coffee_cut.png"
+    gallery.draw_cut(figure, image, settings, found)
+    print(f"wrote {figure}")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m segprior.demo", description=(__doc__ or "").split("\n\n")[0]
@@ -121,6 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         draw(figure, image, found)
         print(f"wrote {figure}")
         _papers(image, args.output, args.threads)
+        _cup(args.output, args.threads)
     except (SegpriorError, OSError, ImportError) as error:
         print(f"segprior.demo: error: {error}", file=sys.stderr)
         return 1

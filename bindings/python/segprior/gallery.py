@@ -1,4 +1,4 @@
-"""Two experiments of the papers, remade for the demonstration: what shape priors do, and what ε does."""
+"""Figures of the demonstration: what shape priors do, what ε does (two experiments of the papers), and SoftCut."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import images, presets
+from .cut import Cut, CutSettings
 from .priors import Star
 from .segment import Settings, segment
 from .softmax import softmax
@@ -107,6 +108,23 @@ def draw_entropies(path: Path, image: np.ndarray, panels: list[Panel]) -> None:
     for ax, panel in zip(axes[1:], panels):
         ax.imshow(panel.u, cmap="gray", vmin=0, vmax=1)
         ax.set_title(f"{panel.title}: {100 * undecided(panel.u):.0f} % undecided", fontsize=13)
+    save(canvas, path)
+
+
+def draw_cut(path: Path, image: np.ndarray, settings: CutSettings, found: Cut) -> None:
+    """One row: the picture with its seeds, the soft foreground, the cut out object on white."""
+    canvas, axes = figure(1, 3, image.shape, 0.45)
+    axes[0].imshow(images.rgb8(image))
+    seeds = (("o", "#ffffff", "foreground"), ("X", "#111111", "background"))
+    for marker, colour, name in seeds:
+        x, y = zip(*getattr(settings, name))
+        edge = "#111111" if colour == "#ffffff" else "#ffffff"
+        axes[0].scatter(x, y, s=70, c=colour, edgecolors=edge, marker=marker, linewidths=1.2)
+    axes[0].set_title(f"{len(settings.foreground)} clicks on the object, {len(settings.background)} around it", fontsize=13)
+    axes[1].imshow(found.x, cmap="gray", vmin=0, vmax=1)
+    axes[1].set_title("x, the soft foreground", fontsize=13)
+    axes[2].imshow(np.where(found.mask[..., None], images.rgb8(image), 255))
+    axes[2].set_title(f"x > 1/2: {100 * found.mask.mean():.0f} % of the picture", fontsize=13)
     save(canvas, path)
 
 

@@ -8,8 +8,9 @@ from typing import Any, Callable
 
 from . import _ffi
 from ._arrays import FIELD, View, view
-from ._call import Call, integer, positive
+from ._call import integer, positive
 from ._frameworks import root_package
+from ._softmax_call import SoftmaxCall
 from .errors import InvalidTypeError, InvalidValueError, NotSupportedError
 from .report import Info
 
@@ -88,7 +89,7 @@ class Result:
 
     def __init__(
         self,
-        call: Call,
+        call: SoftmaxCall,
         made: dict[str, tuple[Any, View]],
         saved: tuple[Any, int, int],
         info_buffer: tuple[Any, int],
@@ -105,7 +106,7 @@ class Result:
         self._info: Info | None = None
 
     def __repr__(self) -> str:
-        return f"Result(u={list(self._views['u'].shape)} on {self._call.features.device})"
+        return f"Result(u={list(self._views['u'].shape)} on {self._call.lead.device})"
 
     @property
     def info(self) -> Info:

@@ -9,7 +9,8 @@ from typing import Any
 
 from . import _ffi
 from ._arrays import MASK
-from ._call import Call, flag, integer, number, positive
+from ._call import flag, integer, number, positive
+from ._softmax_call import SoftmaxCall
 from .errors import InvalidTypeError, InvalidValueError
 from .priors import TV, Star, ThresholdDynamics, Volume
 from .result import Gradients, Result
@@ -107,7 +108,7 @@ def softmax(
         networks with spatial regularization, volume and star-shape priori", arXiv 2002.03989, Algorithms 1-3.
     """
     lib = _ffi.library()
-    call = Call(features, stream, threads)
+    call = SoftmaxCall(features, stream, threads)
     opts = call.opts
     opts.iterations = integer("iters", iters, 0)
     opts.check_interval = integer("check_interval", check_interval, 1)
@@ -144,7 +145,7 @@ def softmax(
     return _forward(lib, call, wanted)
 
 
-def _set_spacing(call: Call, spacing: Any) -> None:
+def _set_spacing(call: SoftmaxCall, spacing: Any) -> None:
     axes = len(call.spatial)
     try:
         count = len(spacing)
@@ -158,7 +159,7 @@ def _set_spacing(call: Call, spacing: Any) -> None:
         call.opts.spacing[axis] = number(f"spacing[{axis}]", step)
 
 
-def _add_warm_start(call: Call, start: Any) -> None:
+def _add_warm_start(call: SoftmaxCall, start: Any) -> None:
     """A previous result serves whatever priors this call has; a dual given by hand must have its prior."""
     if start is None:
         return
@@ -184,7 +185,7 @@ def _add_warm_start(call: Call, start: Any) -> None:
             call.add(name, call.view(dual, f"warm_start's {name[5:]}"))
 
 
-def _forward(lib: _ffi.Library, call: Call, wanted: list[str]) -> Result:
+def _forward(lib: _ffi.Library, call: SoftmaxCall, wanted: list[str]) -> Result:
     context = call.context()
     size, saved_size = ct.c_size_t(), ct.c_size_t()
     common = (context.handle, ct.byref(call.opts), ct.byref(call.inputs))

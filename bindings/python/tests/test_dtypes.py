@@ -98,7 +98,7 @@ def test_parameters_of_16_bit_features_are_float32(problem: dict[str, Any]) -> N
     with pytest.raises(segprior.InvalidTypeError, match="center has dtype float64; it must be float32"):
         segprior.softmax(features, star=[Star(0, np.ones(2))])
     with pytest.raises(
-        segprior.InvalidTypeError, match="grad_u: dtype = float32 must be the features' dtype float16"
+        segprior.InvalidTypeError, match="grad_u: dtype = float32 must be the dtype of features, float16"
     ):
         segprior.softmax(features).backward(np.zeros_like(features, np.float32))
 

@@ -48,7 +48,7 @@ VALUE: list[tuple[Callable[[], Any], str]] = [
     (lambda: softmax(init_eps=NAN), r"init_eps = nan"),
     (lambda: softmax(tol=0), r"tol = 0.0; it must be > 0"),
     (lambda: softmax(tol=NAN), r"tol = nan"),
-    (lambda: softmax(tol=float("inf")), r"tolerance = inf"),
+    (lambda: softmax(tol=float("inf")), r"tol = inf"),
     (lambda: softmax(check_interval=0), r"check_interval = 0"),
     (lambda: softmax(checkpoint=-1), r"checkpoint = -1"),
     (lambda: softmax(threads=-1), r"threads = -1"),
@@ -138,11 +138,11 @@ TYPE: list[tuple[Callable[[], Any], str]] = [
     (lambda: softmax(eps="0.5"), r"eps is '0.5'; it must be a number"),
     (
         lambda: softmax(eps=np.ones(1, np.float32)),
-        r"eps: dtype = float32 must be the features' dtype float64$",
+        r"eps: dtype = float32 must be the dtype of features, float64$",
     ),
     (
         lambda: softmax(features=O.astype(np.float32), volume=Volume(np.ones(3))),
-        r"volume: dtype = float64 must be the features' dtype float32$",
+        r"volume: dtype = float64 must be the dtype of features, float32$",
     ),
     (lambda: softmax(iters="many"), r"iters is 'many'"),
     (lambda: softmax(threads="a"), r"threads is 'a'; it must be an integer"),

@@ -252,7 +252,7 @@ def test_version_matches_the_header() -> None:
 def test_structs_match_the_headers() -> None:
     """Field names and order of each mirrored struct, and every constant, as the headers spell them."""
     text = "".join(
-        (PYTHON.parents[1] / "include" / "segprior" / n).read_text() for n in ("core.h", "softmax.h")
+        (PYTHON.parents[1] / "include" / "segprior" / n).read_text() for n in ("core.h", "softmax.h", "softcut.h")
     )
     text = re.sub(r"/\*.*?\*/", "", text, flags=re.S)
     for name, mirror in {
@@ -262,6 +262,12 @@ def test_structs_match_the_headers() -> None:
         "segprior_softmax_inputs": _ffi.SoftmaxInputs,
         "segprior_softmax_outputs": _ffi.SoftmaxOutputs,
         "segprior_softmax_grads": _ffi.SoftmaxGrads,
+        "segprior_softcut_opts": _ffi.SoftcutOpts,
+        "segprior_softcut_inputs": _ffi.SoftcutInputs,
+        "segprior_softcut_outputs": _ffi.SoftcutOutputs,
+        "segprior_softcut_grads": _ffi.SoftcutGrads,
+        "segprior_softcut_cotangents": _ffi.SoftcutCotangents,
+        "segprior_softcut_second_grads": _ffi.SoftcutSecondGrads,
     }.items():
         body = re.search(rf"typedef struct {name} {{(.*?)}} {name};", text, flags=re.S)
         assert body, name
@@ -271,9 +277,9 @@ def test_structs_match_the_headers() -> None:
     constants = {n: int(v) for n, v in re.findall(r"\bSEGPRIOR_(\w+) =\s*(\d+)", text)}
     for status in segprior.Status:
         assert constants[status.name] == status.value
-    kinds = ("CPU", "CUDA", "FLOAT", "BFLOAT", "UINT", "BACKWARD_", "PATH_")
+    kinds = ("CPU", "CUDA", "FLOAT", "BFLOAT", "UINT", "BACKWARD_", "PATH_", "SOFTCUT_", "NORM_")
     names = [name for name in constants if name.startswith(kinds)]
-    assert len(names) == 13
+    assert len(names) == 23
     for name in names:
         assert constants[name] == getattr(_ffi, name)
 
