@@ -81,11 +81,11 @@ class Builder {
     const LevelShape &shape = fine.shape;
     if (d > kSelf) {
       const int f = shape.family_of[d];
-      return f < 0 ? scratch_.zeros : fine.family(shape.row_index(slab, row), f);
+      return f < 0 ? hierarchy_.rows.zeros : fine.family(shape.row_index(slab, row), f);
     }
     const int f = shape.family_of[kDirections - 1 - d];
     slab += slab_step(d), row += row_step(d);
-    if (f < 0 || !shape.inside(slab, row)) return scratch_.zeros;
+    if (f < 0 || !shape.inside(slab, row)) return hierarchy_.rows.zeros;
     return fine.family(shape.row_index(slab, row), f) + column_step(d);
   }
 
@@ -98,7 +98,7 @@ class Builder {
       for (int f = 0; f < fine.shape.families; ++f)
         for (const int d : {fine.shape.direction_of[f], kDirections - 1 - fine.shape.direction_of[f]}) {
           all.g[all.count] = coupling(fine, slab, row, d);
-          all.e[all.count++] = scratch_.zeros;
+          all.e[all.count++] = hierarchy_.rows.zeros;
         }
       float *minus = scratch_.minus_diagonal + i * fine.shape.pitch;
       clear_padding(minus, 1, fine.shape.extent[2], fine.shape.pitch);
@@ -129,11 +129,12 @@ class Builder {
     for (int s = -1; s <= 1; ++s)
       for (int y = -1; y <= 1; ++y) {
         const bool inside = shape.inside(slab + s, row + y);
-        r.weights[s + 1][y + 1] = inside ? fine.weights_of(slab + s, row + y, scratch_.ones)
-                                         : Weights<float>{1, scratch_.zeros, scratch_.zeros, scratch_.zeros};
+        r.weights[s + 1][y + 1] =
+            inside ? fine.weights_of(slab + s, row + y, hierarchy_.rows.ones)
+                   : Weights<float>{1, hierarchy_.rows.zeros, hierarchy_.rows.zeros, hierarchy_.rows.zeros};
         r.deficit[s + 1][y + 1] = inside
                                       ? split_row(scratch_.deficit, fine, shape.row_index(slab + s, row + y))
-                                      : SplitRow{scratch_.zeros, scratch_.zeros};
+                                      : SplitRow{hierarchy_.rows.zeros, hierarchy_.rows.zeros};
       }
     return r;
   }
@@ -179,12 +180,12 @@ class Builder {
         const int64_t at[2] = {2 * slab + s, 2 * row + y};
         const int k = below.count++;
         if (!fine.shape.inside(at[0], at[1])) {
-          below.values_even[k] = below.values_odd[k] = scratch_.zeros;
-          below.even[k] = below.left[k] = below.right[k] = scratch_.zeros;
+          below.values_even[k] = below.values_odd[k] = hierarchy_.rows.zeros;
+          below.even[k] = below.left[k] = below.right[k] = hierarchy_.rows.zeros;
           continue;
         }
         const SplitRow values = split_row(scratch_.sums, fine, fine.shape.row_index(at[0], at[1]));
-        const Weights<float> w = fine.weights_towards(at[0], at[1], slab, row, scratch_.ones);
+        const Weights<float> w = fine.weights_towards(at[0], at[1], slab, row, hierarchy_.rows.ones);
         below.values_even[k] = values.even, below.values_odd[k] = values.odd;
         below.even[k] = w.even, below.left[k] = w.left, below.right[k] = w.right;
         couple(fine, coarse, slab, row, at[0], at[1], w);
@@ -216,7 +217,7 @@ class Builder {
           for (int64_t cy = to[1] / 2; cy <= (to[1] + 1) / 2; ++cy) {
             const int64_t step[2] = {cs - slab, cy - row};
             if (step[0] < 0 || (step[0] == 0 && step[1] < 0) || !coarse.shape.inside(cs, cy)) continue;
-            const Weights<float> q = fine.weights_towards(to[0], to[1], cs, cy, scratch_.ones);
+            const Weights<float> q = fine.weights_towards(to[0], to[1], cs, cy, hierarchy_.rows.ones);
             term.q_even = q.even, term.q_left = q.left, term.q_right = q.right;
             for (int c = -1; c <= 1; ++c) {
               const int f =
@@ -251,7 +252,7 @@ void build_hierarchy(const Team &team, const Grid &grid, const Matrix<T> &matrix
   Arena arena(memory), scratch_arena(scratch_memory);
   const Hierarchy hierarchy = carve_hierarchy(shapes, arena);
   const BuildScratch scratch = carve_build(shapes, team.size, scratch_arena);
-  if (team.rank == 0) fill_constants(shapes, scratch);
+  if (team.rank == 0) fill_constants(shapes, hierarchy.rows);
   team.barrier();
   Builder(team, shapes, hierarchy, scratch).run(matrix);
 }

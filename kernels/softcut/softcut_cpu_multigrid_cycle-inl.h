@@ -202,9 +202,13 @@ HWY_INLINE hn::Vec<D> load_widened(D d, const float *from) {
     return hn::PromoteTo(d, hn::LoadU(hn::Rebind<float, D>(), from));
 }
 
+// Rows of one right-hand side follow one another in memory, but are worked on in turn with the others': the
+// hardware's prefetcher starts anew at each row and comes too late. Hence the prefetches, which may point
+// past the end.
 template <class T>
 void load(int64_t columns, const T *from, T scale, float *to) {
   for_columns<T>(columns, [&](auto d, int64_t x) HWY_ATTR {
+    __builtin_prefetch(from + x + columns);
     store_narrow(d, hn::Mul(hn::LoadU(d, from + x), hn::Set(d, scale)), to + x);
   });
 }
@@ -219,6 +223,7 @@ double store(int64_t columns, const float *from, T scale, const T *r, T *to) {
     auto sum = hn::Zero(whole);
     for_columns<T>(std::min(kBlock, columns - begin), [&](auto d, int64_t i) HWY_ATTR {
       const int64_t x = begin + i;
+      __builtin_prefetch(to + x + columns, 1);
       const auto z = hn::Mul(load_widened(d, from + x), hn::Set(d, scale));
       hn::StoreU(z, d, to + x);
       if constexpr (hn::MaxLanes(d) == 1)

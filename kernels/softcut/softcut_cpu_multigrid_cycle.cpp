@@ -26,8 +26,6 @@ class Cycle {
       : team_(team), hierarchy_(hierarchy), scratch_(scratch), rhs_(rhs), active_(active), border_(border) {}
 
   void run() {
-    find_largest();
-    team_.barrier();
     find_scales();
     int64_t running = 0;
     for (int64_t r = 0; r < rhs_; ++r) running += active_[r];
@@ -57,23 +55,28 @@ class Cycle {
   int64_t rows() const { return shape(0).rows(); }
   int64_t columns() const { return shape(0).extent[2]; }
 
-  void find_largest() const {
+  // Per thread, the power of two that r is multiplied by. A float64 residual's largest entry is brought to
+  // [1/2, 1): float32 holds it then. A float32 residual, of a system scaled to its right-hand side, only
+  // needs room for sums.
+  void find_scales() const {
+    double *largest = scratch_.largest + team_.rank * rhs_, *scale = scratch_.scale + team_.rank * rhs_;
+    if constexpr (sizeof(T) == sizeof(float)) {
+      std::fill_n(scale, rhs_, std::ldexp(1.0, -20));
+      return;
+    }
     const int64_t begin = team_.begin(rows()) * columns(), end = team_.end(rows()) * columns();
     for (int64_t r = 0; r < rhs_; ++r)
       if (active_[r])
-        scratch_.largest[team_.rank * rhs_ + r] = static_cast<double>(
+        largest[r] = static_cast<double>(
             border_kernels_.max_abs(end - begin, border_.r + r * shape(0).voxels() + begin));
-  }
-  // Per thread, the power of two that brings the residual's largest entry to [1/2, 1): float32 holds it then.
-  void find_scales() const {
+    team_.barrier();
     for (int64_t r = 0; r < rhs_; ++r) {
       if (!active_[r]) continue;
-      double largest = 0;
-      for (int rank = 0; rank < team_.size; ++rank)
-        largest = std::max(largest, scratch_.largest[rank * rhs_ + r]);
+      double max = 0;
+      for (int rank = 0; rank < team_.size; ++rank) max = std::max(max, scratch_.largest[rank * rhs_ + r]);
       int exponent = 0;
-      std::frexp(largest, &exponent);
-      scratch_.scale[team_.rank * rhs_ + r] = std::ldexp(1.0, std::clamp(-exponent, -1000, 1000));
+      std::frexp(max, &exponent);
+      scale[r] = std::ldexp(1.0, std::clamp(-exponent, -1000, 1000));
     }
   }
   double scale(int64_t r) const { return scratch_.scale[team_.rank * rhs_ + r]; }
@@ -132,7 +135,7 @@ class Cycle {
 
   const float *keep(const Pass &p, int64_t slab, int64_t row) const {
     const float *own = p.level.keep(p.shape.row_index(slab, row));
-    return own ? own : scratch_.keep;
+    return own ? own : hierarchy_.rows.keep;
   }
 
   void clear_rings(const Pass &p) const {
@@ -167,7 +170,8 @@ class Cycle {
     all.count = p.level.terms;
     for (int k = 0; k < p.level.terms; ++k) {
       const Term &term = p.level.term[k];
-      all.g[k] = couplings[term.place] ? couplings[term.coupling_place] + term.coupling : scratch_.zeros;
+      all.g[k] =
+          couplings[term.place] ? couplings[term.coupling_place] + term.coupling : hierarchy_.rows.zeros;
       all.e[k] = values[term.place] + term.column;
     }
   }
@@ -217,8 +221,8 @@ class Cycle {
       for (int y = -y_max; y <= y_max; ++y) {
         int64_t slab = 2 * coarse_slab + s, row = 2 * coarse_row + y;
         const bool inside = p.shape.inside(slab, row);
-        Weights<float> w{1, scratch_.zeros, scratch_.zeros, scratch_.zeros};
-        if (inside) w = p.level.weights_towards(slab, row, coarse_slab, coarse_row, scratch_.ones);
+        Weights<float> w{1, hierarchy_.rows.zeros, hierarchy_.rows.zeros, hierarchy_.rows.zeros};
+        if (inside) w = p.level.weights_towards(slab, row, coarse_slab, coarse_row, hierarchy_.rows.ones);
         const SplitRow values =
             inside ? residual_ring(p, 0, slab, row) : residual_ring(p, 0, 2 * coarse_slab, 2 * coarse_row);
         const int k = below.count++;
@@ -256,7 +260,7 @@ class Cycle {
       rows.pitch = p.level.coarse_pitch;
       if (!last) {
         const LevelShape &coarse = shape(p.l + 1);
-        rows.weights = p.level.weights_of(slab, row, scratch_.ones);
+        rows.weights = p.level.weights_of(slab, row, hierarchy_.rows.ones);
         int corner = 0;
         for (int64_t s = slab / 2; s <= (slab + 1) / 2; ++s)
           for (int64_t y = row / 2; y <= (row + 1) / 2; ++y) {
@@ -317,7 +321,6 @@ void cycle(const Team &team, const Grid &grid, const void *memory, int64_t rhs, 
   Arena arena(const_cast<void *>(memory)), scratch_arena(scratch_memory);
   const Hierarchy hierarchy = carve_hierarchy(shapes, arena);
   const CycleScratch scratch = carve_cycle(shapes, rhs, team.size, scratch_arena);
-  if (team.rank == 0) fill_constants(shapes, scratch);
   Cycle<T>(team, hierarchy, scratch, rhs, active, {r, z, dots}).run();
 }
 

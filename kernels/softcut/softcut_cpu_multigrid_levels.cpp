@@ -43,6 +43,21 @@ void grid_stencil(const Grid &g, const int (&axis_of)[3], Shapes &shapes) {
   }
 }
 
+int64_t zeros_size(const Shapes &shapes) {
+  const int64_t pitch = shapes.level[0].pitch, corners = shapes.count > 1 ? 4 * shapes.level[1].pitch : 0;
+  return std::max(pitch, corners) + 2 * kPad;
+}
+int64_t row_size(const Shapes &shapes) { return shapes.level[0].pitch + 2 * kPad; }
+
+Constants carve_constants(const Shapes &shapes, Arena &arena) {
+  Constants c;
+  c.zeros = arena.take<float>(zeros_size(shapes));
+  c.ones = arena.take<float>(row_size(shapes));
+  c.keep = arena.take<float>(row_size(shapes));
+  if (c.zeros) c.zeros += kPad, c.ones += kPad, c.keep += kPad;
+  return c;
+}
+
 void list_terms(Level &level) {
   level.terms = 0;
   for (int f = 0; f < level.shape.families; ++f) {
@@ -106,6 +121,7 @@ Weights<float> Level::weights_towards(int64_t slab, int64_t row, int64_t coarse_
 Hierarchy carve_hierarchy(const Shapes &shapes, Arena &arena) {
   Hierarchy h;
   h.depth = arena.take<int32_t>(1);
+  h.rows = carve_constants(shapes, arena);
   for (int l = 0; l < shapes.count; ++l) {
     Level &level = h.level[l];
     level.shape = shapes.level[l];
@@ -125,6 +141,12 @@ Hierarchy carve_hierarchy(const Shapes &shapes, Arena &arena) {
     if (level.weights) level.weights += kPad;
   }
   return h;
+}
+
+void fill_constants(const Shapes &shapes, const Constants &c) {
+  std::fill_n(c.zeros - kPad, zeros_size(shapes), 0.0f);
+  std::fill_n(c.ones - kPad, row_size(shapes), 1.0f);
+  std::fill_n(c.keep - kPad, row_size(shapes), 1 - kOmega);
 }
 
 void clear_padding(float *first, int64_t rows, int64_t columns, int64_t pitch) {

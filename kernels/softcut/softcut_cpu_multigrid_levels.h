@@ -98,12 +98,21 @@ struct Level {
 // Number of half rows of weights per coarse row.
 inline int weight_rows(int nd) { return nd == 1 ? 2 : (nd == 2 ? 8 : 26); }
 
+// Constant rows, with padding on the left: zeros (as long as four corners), ones, and what the first level
+// keeps.
+struct Constants {
+  float *zeros, *ones, *keep;
+};
+
 struct Hierarchy {
+  Constants rows;
   int32_t *depth;  // levels in use
   Level level[kMaxLevels];
 };
 // The hierarchy in memory (which may be null), and its size.
 Hierarchy carve_hierarchy(const Shapes &, Arena &);
+
+void fill_constants(const Shapes &, const Constants &);
 
 // Arrays that hold one number per voxel start with the padding on the left of the first row.
 inline float *first_row(float *vector) { return vector + kPad; }

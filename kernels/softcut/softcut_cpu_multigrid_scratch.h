@@ -10,26 +10,7 @@ namespace segprior::softcut::multigrid {
 // Levels of fewer voxels (times right-hand sides) are one thread's: a barrier would cost more than the work.
 constexpr int64_t kSmall = 8192;
 
-// Constant rows, with padding on the left: zeros (as long as four corners), ones, and what the first level
-// keeps.
-struct Constants {
-  float *zeros, *ones, *keep;
-};
-inline Constants carve_constants(const Shapes &shapes, Arena &arena) {
-  Constants c;
-  c.zeros = arena.take<float>(4 * shapes.level[0].pitch + 2 * kPad);
-  c.ones = arena.take<float>(shapes.level[0].pitch + 2 * kPad);
-  c.keep = arena.take<float>(shapes.level[0].pitch + 2 * kPad);
-  if (c.zeros) c.zeros += kPad, c.ones += kPad, c.keep += kPad;
-  return c;
-}
-inline void fill_constants(const Shapes &shapes, const Constants &c) {
-  std::fill_n(c.zeros - kPad, 4 * shapes.level[0].pitch + 2 * kPad, 0.0f);
-  std::fill_n(c.ones - kPad, shapes.level[0].pitch + 2 * kPad, 1.0f);
-  std::fill_n(c.keep - kPad, shapes.level[0].pitch + 2 * kPad, 1 - kOmega);
-}
-
-struct BuildScratch : Constants {
+struct BuildScratch {
   float *excess[2];       // row sums of the operator of even and of odd levels
   float *minus_diagonal;  // of the level at hand, as are
   float *deficit, *sums;  // [row][2][coarse pitch]
@@ -42,7 +23,6 @@ inline BuildScratch carve_build(const Shapes &shapes, int threads, Arena &arena)
     return array ? first_row(array) : nullptr;
   };
   BuildScratch b;
-  static_cast<Constants &>(b) = carve_constants(shapes, arena);
   b.excess[0] = vector(fine.vector_size());
   b.excess[1] = vector(coarse.vector_size());
   b.minus_diagonal = vector(fine.vector_size());
@@ -54,7 +34,7 @@ inline BuildScratch carve_build(const Shapes &shapes, int threads, Arena &arena)
 
 // Scratch of a cycle. A thread works through a level slab by slab, for a block of right-hand sides at a time,
 // and holds the last three slabs of the vectors between the sweeps in a ring of its own.
-struct CycleScratch : Constants {
+struct CycleScratch {
   static constexpr int kSlabs = 3;
   static constexpr int64_t kRingBytes = 1 << 20;  // of a thread, to stay in its cache
 
@@ -74,7 +54,6 @@ struct CycleScratch : Constants {
 inline CycleScratch carve_cycle(const Shapes &shapes, int64_t rhs, int threads, Arena &arena) {
   const LevelShape &fine = shapes.level[0];
   CycleScratch c{};
-  static_cast<Constants &>(c) = carve_constants(shapes, arena);
   // A split row may be longer than the row.
   const int64_t row = std::max(fine.pitch, 2 * shapes.level[shapes.count > 1 ? 1 : 0].pitch);
   c.ring_size = CycleScratch::kSlabs * fine.extent[1] * row + kPad;
