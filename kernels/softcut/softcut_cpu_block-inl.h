@@ -17,32 +17,41 @@ using Tag = hn::ScalableTag<T>;
 template <class T>
 using Vec = hn::Vec<Tag<T>>;
 
-// Lanes [first, last) from memory, the others 0. Never touches memory outside.
+// Some lanes of a vector, [first, last). Never touches memory of others.
 template <class T>
-HWY_INLINE Vec<T> load_lanes(const T *from, int64_t first, int64_t last) {
-  const Tag<T> d;
+class Lanes {
+ public:
 #if HWY_MEM_OPS_MIGHT_FAULT
-  HWY_ALIGN T lanes[hn::MaxLanes(d)] = {};
-  for (int64_t k = first; k < last; ++k) lanes[k] = from[k];
-  return hn::Load(d, lanes);
-#else
-  const auto below = hn::FirstN(d, static_cast<size_t>(last > 0 ? last : 0));
-  const auto mask = first > 0 ? hn::AndNot(hn::FirstN(d, static_cast<size_t>(first)), below) : below;
-  return hn::MaskedLoad(mask, d, from);
-#endif
-}
+  HWY_INLINE Lanes(int64_t first, int64_t last) : first_(first), last_(last) {}
+  HWY_INLINE Vec<T> load(const T *from) const {
+    HWY_ALIGN T lanes[hn::MaxLanes(Tag<T>())] = {};
+    for (int64_t k = first_; k < last_; ++k) lanes[k] = from[k];
+    return hn::Load(Tag<T>(), lanes);
+  }
+  HWY_INLINE void store(Vec<T> value, T *to) const {
+    HWY_ALIGN T lanes[hn::MaxLanes(Tag<T>())];
+    hn::Store(value, Tag<T>(), lanes);
+    for (int64_t k = first_; k < last_; ++k) to[k] = lanes[k];
+  }
+  HWY_INLINE hn::Mask<Tag<T>> mask() const {
+    const Tag<T> d;
+    return hn::AndNot(hn::FirstN(d, static_cast<size_t>(first_)), hn::FirstN(d, static_cast<size_t>(last_)));
+  }
 
-template <class T>
-HWY_INLINE void store_lanes(Vec<T> value, T *to, int64_t count) {
-  const Tag<T> d;
-#if HWY_MEM_OPS_MIGHT_FAULT
-  HWY_ALIGN T lanes[hn::MaxLanes(d)];
-  hn::Store(value, d, lanes);
-  for (int64_t k = 0; k < count; ++k) to[k] = lanes[k];
+ private:
+  int64_t first_, last_;
 #else
-  hn::BlendedStore(value, hn::FirstN(d, static_cast<size_t>(count > 0 ? count : 0)), d, to);
+  HWY_INLINE Lanes(int64_t first, int64_t last)
+      : mask_(hn::AndNot(hn::FirstN(Tag<T>(), static_cast<size_t>(first)),
+                         hn::FirstN(Tag<T>(), static_cast<size_t>(last)))) {}
+  HWY_INLINE Vec<T> load(const T *from) const { return hn::MaskedLoad(mask_, Tag<T>(), from); }
+  HWY_INLINE void store(Vec<T> value, T *to) const { hn::BlendedStore(value, mask_, Tag<T>(), to); }
+  HWY_INLINE hn::Mask<Tag<T>> mask() const { return mask_; }
+
+ private:
+  hn::Mask<Tag<T>> mask_;
 #endif
-}
+};
 
 // A vector whose voxels, and the edges along the row on both sides, all exist. `next_edge` is the array's
 // entry of the edge to the next column, `previous_edge` that to the previous one.
@@ -60,20 +69,20 @@ struct Whole {
   HWY_INLINE Vec<T> or_else(Vec<T> value, T) const { return value; }
 };
 
-// A vector with `count` voxels; whatever does not exist is 0.
+// A vector with some voxels; whatever does not exist is 0.
 template <class T>
 struct Part {
-  int64_t c, count, first_previous, last_next;
-  HWY_INLINE Vec<T> at(const T *row) const { return load_lanes<T>(row + c, 0, count); }
-  HWY_INLINE Vec<T> next(const T *row) const { return load_lanes<T>(row + c + 1, 0, last_next); }
-  HWY_INLINE Vec<T> previous(const T *row) const { return load_lanes<T>(row + c - 1, first_previous, count); }
-  HWY_INLINE Vec<T> next_edge(const T *row) const { return load_lanes<T>(row + c, 0, last_next); }
+  int64_t c;
+  Lanes<T> voxels, has_next, has_previous;
+  HWY_INLINE Vec<T> at(const T *row) const { return voxels.load(row + c); }
+  HWY_INLINE Vec<T> next(const T *row) const { return has_next.load(row + c + 1); }
+  HWY_INLINE Vec<T> previous(const T *row) const { return has_previous.load(row + c - 1); }
+  HWY_INLINE Vec<T> next_edge(const T *row) const { return has_next.load(row + c); }
   HWY_INLINE Vec<T> previous_edge(const T *row) const { return previous(row); }
-  HWY_INLINE void store(Vec<T> value, T *row) const { store_lanes<T>(value, row + c, count); }
-  HWY_INLINE void store_edge(Vec<T> value, T *row) const { store_lanes<T>(value, row + c, last_next); }
+  HWY_INLINE void store(Vec<T> value, T *row) const { voxels.store(value, row + c); }
+  HWY_INLINE void store_edge(Vec<T> value, T *row) const { has_next.store(value, row + c); }
   HWY_INLINE Vec<T> or_else(Vec<T> value, T other) const {
-    const Tag<T> d;
-    return hn::IfThenElse(hn::FirstN(d, static_cast<size_t>(count)), value, hn::Set(d, other));
+    return hn::IfThenElse(voxels.mask(), value, hn::Set(Tag<T>(), other));
   }
 };
 
@@ -84,7 +93,7 @@ HWY_INLINE void for_span(const Span<T> &s, F f) {
   const int64_t whole_end = s.end < s.columns - 1 ? s.end : s.columns - 1;
   const auto part = [&](int64_t c) HWY_ATTR {
     const int64_t left = s.end - c, count = left < lanes ? left : lanes, next = s.columns - 1 - c;
-    f(Part<T>{c, count, c == 0 ? 1 : 0, next < count ? next : count});
+    f(Part<T>{c, {0, count}, {0, next < count ? next : count}, {c == 0 ? 1 : 0, count}});
   };
   int64_t c = s.begin;
   if (c == 0) {
@@ -101,7 +110,7 @@ HWY_INLINE void for_elements(int64_t n, F f) {
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(Tag<T>()));
   int64_t c = 0;
   for (; c + lanes <= n; c += lanes) f(Whole<T>{c});
-  if (c < n) f(Part<T>{c, n - c, 0, 0});
+  if (c < n) f(Part<T>{c, {0, n - c}, {0, 0}, {0, 0}});
 }
 
 template <class T>

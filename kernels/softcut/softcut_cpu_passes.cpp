@@ -185,6 +185,9 @@ void cpu_forward(const Problem &p, const Outputs &out, void *workspace, void *sa
   rethrow(error);
 }
 
+// Backward solves start from 0: the first residual is then the incoming gradient itself. From its quotient by
+// d, CG and multigrid take as many iterations, give or take one, Chebyshev 20 % more, and the larger residual
+// leaves its rounding in the recurrence.
 template <class T>
 void cpu_backward(const Problem &p, const void *x, const void *grad_x, const Grads &grads, void *workspace,
                   const void *saved_bytes, int threads) {

@@ -73,10 +73,11 @@ void divide(int64_t n, const T *in, const T *d, T *out) {
 }
 
 template <class T>
-Sums residual(const Span<T> &s, Norm norm, T scale, const T *rhs, const T *x, const T *inverse_diagonal,
+Sums residual(const Span<T> &span, Norm norm, T scale, const T *rhs, const T *x, const T *inverse_diagonal,
               T *r) {
-  return with_stencil(s, [&](auto stencil) HWY_ATTR {
+  return with_stencil(span, [&](auto stencil) HWY_ATTR {
     constexpr Stencil S = decltype(stencil)::value;
+    const Span<T> s = span;  // a copy, which stores cannot change
     const Vec<T> factor = all(scale);
     Vec<T> sum = all(T{0}), product = sum, rhs_sum = sum;
     for_span<T>(s, [&](const auto &b) HWY_ATTR {
@@ -107,9 +108,10 @@ void direction(int64_t n, bool first, T alpha, T beta, const T *z, const T *inve
 }
 
 template <class T>
-double apply(const Span<T> &s, const T *p, T *q) {
-  return with_stencil(s, [&](auto stencil) HWY_ATTR {
+double apply(const Span<T> &span, const T *p, T *q) {
+  return with_stencil(span, [&](auto stencil) HWY_ATTR {
     constexpr Stencil S = decltype(stencil)::value;
+    const Span<T> s = span;  // a copy, which stores cannot change
     Vec<T> product = all(T{0});
     for_span<T>(s, [&](const auto &b) HWY_ATTR {
       const Vec<T> value = apply_block<S>(s, b, p);
@@ -140,10 +142,11 @@ void add(int64_t n, T alpha, const T *x, T *y) {
 }
 
 template <class T>
-void chebyshev(const Span<T> &s, T momentum, T step, const T *rhs, const T *inverse_diagonal, const T *x,
+void chebyshev(const Span<T> &span, T momentum, T step, const T *rhs, const T *inverse_diagonal, const T *x,
                T *other) {
-  with_stencil(s, [&](auto stencil) HWY_ATTR {
+  with_stencil(span, [&](auto stencil) HWY_ATTR {
     constexpr Stencil S = decltype(stencil)::value;
+    const Span<T> s = span;  // a copy, which stores cannot change
     const Vec<T> m = all(momentum), h = all(step);
     for_span<T>(s, [&](const auto &b) HWY_ATTR {
       const Vec<T> centre = b.at(x), r = hn::Sub(b.at(rhs), apply_block<S>(s, b, x));

@@ -88,8 +88,8 @@ inline bool is_failure(int32_t status) {
 template <class T>
 struct Task {
   Stop stop;
-  const T *rhs, *init;  // init null: start from rhs / d, or from 0
-  bool from_zero;
+  const T *rhs, *init;  // init null: start from rhs / d ...
+  bool from_zero;       // ... or from 0
   T *x;
   const int32_t *failed;  // [R] a failure: x becomes NaN
   int32_t *status;        // [R] how it ended; may be `failed`. Null: not wanted

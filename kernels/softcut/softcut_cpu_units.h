@@ -23,8 +23,8 @@ class Units {
     slab = std::max<int64_t>(1, kSlabVoxels / width_);
   }
 
-  int64_t line(int64_t unit) const { return unit / parts_; }  // slice * rows + row
-  int64_t begin(int64_t unit) const { return unit % parts_ * width_; }
+  int64_t line(int64_t unit) const { return parts_ == 1 ? unit : unit / parts_; }  // slice * rows + row
+  int64_t begin(int64_t unit) const { return (unit - line(unit) * parts_) * width_; }
   int64_t end(int64_t unit) const { return std::min(columns_, begin(unit) + width_); }
   int64_t row_offset(int64_t unit) const { return line(unit) * columns_; }
   int64_t offset(int64_t unit) const { return row_offset(unit) + begin(unit); }  // of the first voxel
@@ -54,7 +54,7 @@ class Spans {
 
   Span<T> operator()(int64_t unit) const {
     const int64_t line = units_.line(unit), rows = grid_.extent[1], columns = grid_.extent[2];
-    const int64_t z = line / rows, y = line % rows;
+    const int64_t z = grid_.extent[0] > 1 ? line / rows : 0, y = line - z * rows;
     Span<T> s;
     s.stencil = stencil_;
     s.begin = units_.begin(unit);
