@@ -114,9 +114,13 @@ struct WeightsPhase {
       for (int axis = 0; axis < ND; ++axis) p.at[axis] += odd >> axis & 1;
       if (!p.inside(fine.e)) continue;
       const int64_t k = p.index(fine.e);
-      float diagonal = a.excess(k);
-      for_couplings<ND>(a, p, [&](int, float g) { diagonal += g; });
-      fine.inverses(item.m)[k] = diagonal > 0 ? 1 / diagonal : 0.0f;
+      float diagonal = a.excess(k), magnitude = 0;
+      for_couplings<ND>(a, p, [&](int, float g) {
+        diagonal += g;
+        magnitude += fabsf(g);
+      });
+      const float bound = fmaxf(diagonal, (diagonal + magnitude) * (1 / kSpectrum));
+      fine.inverses(item.m)[k] = bound > 0 ? 1 / bound : 0.0f;
       if ((odd & (odd - 1)) == 0)
         losses[item.m * fine.pitch + k] = odd ? loss_of<ND>(a, p, odd, nullptr) : 0.0f;
     }

@@ -9,7 +9,12 @@
 
 namespace segprior::softcut::cuda {
 
-constexpr float kDamping = 0.8f;
+constexpr float kDamping = 0.8f;  // of Jacobi
+// Jacobi divides by the diagonal, but by at least sum |a_ij| / kSpectrum: coarse matrices of rough ones may
+// have positive off-diagonals, and D^-1 A then eigenvalues above 2 / kDamping, which make the cycle
+// indefinite.
+constexpr float kSpectrum = 2.4f;
+constexpr float kLargest = 1e18f;      // of couplings and conductance, whose least is its inverse
 constexpr int kMaxLevels = 32;         // a level has half the extents of the one before, rounded up
 constexpr int64_t kTailPoints = 1024;  // levels of this size and below are one phase
 

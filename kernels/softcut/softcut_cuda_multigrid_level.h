@@ -130,7 +130,8 @@ struct CoarseMatrix {
   }
 };
 
-// The caller's matrix as level 0.
+// The caller's matrix as level 0. Extreme numbers are cut so that no product of the set-up leaves float32's
+// range.
 template <int ND, class T>
 struct FinestMatrix {
   Extents<ND> e;
@@ -144,7 +145,9 @@ struct FinestMatrix {
     return ND < 3 || steps <= 1;
   }
   __device__ float inverse(int64_t i) const { return inverses[i]; }
-  __device__ float excess(int64_t i) const { return conductance ? static_cast<float>(conductance[i]) : 1.0f; }
+  __device__ float excess(int64_t i) const {
+    return conductance ? fmaxf(load(conductance, i), 1 / kLargest) : 1.0f;
+  }
   __device__ float coupling(const Point<ND> &p, int64_t i, int offset) const {
     const bool ahead = offset > kCentre<ND>;
     const int stored = ahead ? offset : kOffsets<ND> - 1 - offset;
@@ -168,7 +171,7 @@ struct FinestMatrix {
     return 0.0f;
   }
   __device__ static float load(const T *array, int64_t i) {
-    return array ? static_cast<float>(array[i]) : 0.0f;
+    return array ? fminf(static_cast<float>(array[i]), kLargest) : 0.0f;
   }
 };
 
