@@ -10,7 +10,7 @@
 namespace segprior::softcut {
 namespace {
 
-constexpr int kDefaultCap = 2000, kDefaultMultigridCap = 100;
+constexpr int kDefaultCap = 2000, kDefaultMultigridCap = 500;
 
 void check_opts(const segprior_softcut_opts &o) {
   require(o.solver >= SEGPRIOR_SOFTCUT_AUTO && o.solver <= SEGPRIOR_SOFTCUT_DIRECT, "solver", o.solver,

@@ -61,7 +61,7 @@ typedef struct segprior_softcut_opts {
   size_t struct_size;
   int32_t solver; /* SEGPRIOR_SOFTCUT_*. _AUTO */
   int32_t
-      max_iterations; /* cap >= 1; 0: 100 with multigrid, else 2000. Iterations are counted per system. 0 */
+      max_iterations; /* cap >= 1; 0: 500 with multigrid, else 2000. Iterations are counted per system. 0 */
   double tolerance;   /* > 0: a system stops when its residual r = p - A x is below it, see below. 1e-6 */
   int32_t norm;       /* SEGPRIOR_NORM_L2 or _L1. _L2 */
   int32_t absolute;   /* 0: |r| <= tolerance |p|. 1: the mean over the voxels of |r| (L1), or the root of the

@@ -167,7 +167,7 @@ class Check {
   }
   int cap() const {
     if (c_.cap_ > 0) return c_.cap_;
-    return c_.solver_ == SoftcutCase::Solver::multigrid ? 100 : 2000;
+    return c_.solver_ == SoftcutCase::Solver::multigrid ? 500 : 2000;
   }
 
   // Statuses and residuals of `systems` solves A values = rhs, of which rhs is known up to rhs_noise.
