@@ -18,6 +18,8 @@ import traceback
 from pathlib import Path
 from typing import Any, Callable
 
+# SciPy's and PyAMG's dot products are too short for threads: on a busy machine they slow them down a hundredfold.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 HERE = Path(__file__).resolve().parent
 ENVIRONMENT = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "segprior" / "venv-bench"
 sys.path[:0] = [str(HERE), str(HERE.parent / "bindings" / "python")]
@@ -28,7 +30,16 @@ CUDA_SHAPES = ["1x4x512x512", "16x4x512x512", "16x4x1024x1024", "16x21x513x513",
 CUDA_ITERATIONS = {"1x2x512x512x512": 100}
 PRIOR_SHAPES = ["1x21x513x513", "8x2x256x256"]  # of the methods other than VPTV
 QUICK_SHAPES = ["1x2x512x512", "8x2x256x256"]
-ENTRIES = ["forward", "backward", "memory", "convergence", "threads"]
+ENTRIES = ["forward", "backward", "memory", "convergence", "threads", "softcut", "softcut_backward", "softcut_growth"]
+# SoftCut: (shape, dtype, relative residual to reach); float32 cannot reach 1e-6 with large weights.
+SOFTCUT_SETTINGS = [
+    ("32x1x256x256", "float64", 1e-6),
+    ("1x1x2048x2048", "float64", 1e-6),
+    ("32x1x256x256", "float32", 1e-3),
+]
+SOFTCUT_WEIGHTS = [10.0, 100.0, 1000.0]
+SOFTCUT_SIDES = [256, 512, 1024, 2048]  # of one image
+SOFTCUT_GROWTH = ["auto", "multigrid", "cg"]
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -37,7 +48,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--only", choices=ENTRIES, action="append", help="this entry alone; may be repeated")
     parser.add_argument("--shape", action="append", help="instead of the standard ones, e.g. 1x2x512x512")
-    parser.add_argument("--method", action="append", help="std, vp_std, ss_std or tv_softmax alone; may be repeated")
+    parser.add_argument("--method", action="append", choices=METHODS, help="this alone; may be repeated")
     parser.add_argument("--output", "--json", type=Path, metavar="FILE", help="JSON lines; default: perf/results/")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads of all contenders; default: all cores")
     parser.add_argument("--time-limit", type=float, metavar="SECONDS", help="start nothing new after that; "
@@ -84,10 +95,39 @@ def cuda_is_there() -> bool:
         return False
 
 
+METHODS = ["std", "vp_std", "ss_std", "tv_softmax", "softcut"]
 Job = tuple[str, str, Callable[[Any], list[dict[str, Any]]]]  # entry, title, function of the Bench
 
 
+def softcut_jobs(options: argparse.Namespace) -> list[Job]:
+    from segprior_bench import softcut_races
+    from segprior_bench.softcut_problem import SoftcutProblem
+
+    def race(entry: str, label: str, dtype: str, target: float, weight: float, *solvers: list[str]) -> Job:
+        given = SoftcutProblem(tuple(int(n) for n in label.split("x")), weight, dtype, target)
+        title = f"{entry} {label}, {dtype}, weights up to {weight:g}, residual <= {target:g}, {options.device}"
+        return entry, title, lambda bench: softcut_races.run(bench, entry, given, *solvers)
+
+    settings = [("4x1x64x64", "float64", 1e-6)] if options.quick else SOFTCUT_SETTINGS
+    if options.shape:
+        settings = [(label, "float64", 1e-6) for label in options.shape]
+    # The rounding of float32 is above its target where weights are 1000.
+    pairs = [(s, w) for s in settings for w in SOFTCUT_WEIGHTS if s[1] == "float64" or w <= 100]
+    found = [race("softcut", *setting, weight) for setting, weight in pairs]
+    found += [race("softcut_backward", *setting, 100.0) for setting in settings]
+    sides = [] if options.shape else [64, 128] if options.quick else SOFTCUT_SIDES
+    labels = [f"1x1x{side}x{side}" for side in sides]
+    return found + [race("softcut_growth", label, "float64", 1e-6, 100.0, SOFTCUT_GROWTH) for label in labels]
+
+
 def jobs(options: argparse.Namespace) -> list[Job]:
+    if options.method == ["softcut"] or (options.only and all(e.startswith("softcut") for e in options.only)):
+        return softcut_jobs(options)
+    everything = not options.method and not options.shape
+    return softmax_jobs(options) + (softcut_jobs(options) if everything else [])
+
+
+def softmax_jobs(options: argparse.Namespace) -> list[Job]:
     from segprior_bench import convergence, memory, problem, races
 
     def race(entry: str, label: str, rivals: list[str] = races.RIVALS, method: str = "vptv") -> Job:
@@ -139,7 +179,7 @@ def jobs(options: argparse.Namespace) -> list[Job]:
 
 def versions() -> dict[str, str]:
     found = {}
-    for name in ("numpy", "torch", "jax", "triton"):
+    for name in ("numpy", "torch", "jax", "triton", "scipy", "pyamg", "torch_sparse_solve", "cupy"):
         try:
             found[name] = str(__import__(name).__version__)
         except Exception:

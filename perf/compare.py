@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-KEY = ("entry", "shape", "iterations", "eps", "lam", "who", "threads")
+KEY = ("entry", "shape", "dtype", "iterations", "eps", "lam", "w_max", "residual_target", "who", "threads")
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[tuple[Any, ...], dict[str, Any]]]:
@@ -27,8 +27,9 @@ def read(path: Path) -> tuple[dict[str, Any], dict[tuple[Any, ...], dict[str, An
         if row.get("entry") == "machine":
             machine = row
         elif "median_ms" in row:
-            # The iterations of a convergence row are a result, not part of the question.
-            rows[tuple(None if k == "iterations" and "eps" in row else row.get(k) for k in KEY)] = row
+            # The iterations of convergence and softcut rows are a result, not part of the question.
+            counted = "eps" in row or "w_max" in row
+            rows[tuple(None if k == "iterations" and counted else row.get(k) for k in KEY)] = row
     return machine, rows
 
 

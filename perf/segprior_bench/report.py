@@ -91,7 +91,20 @@ _MEMORY = [
     ("bytes_per_pxc", "bytes/pxc", 10, "{:.4g}"),
     ("times_segprior", "x segprior", 11, "{:.2f}"),
 ]
-_COLUMNS = {"convergence": _CONVERGENCE, "memory": _MEMORY}
+_SOFTCUT = [
+    ("who", "", 38, "{}"),
+    ("median_ms", "median ms", 10, "{:.4g}"),
+    ("min_ms", "min ms", 10, "{:.4g}"),
+    ("runs", "runs", 5, "{}"),
+    ("iterations", "iterations", 11, "{}"),
+    ("residual", "residual", 10, "{:.1e}"),
+    ("ns_per_voxel", "ns/voxel", 10, "{:.4g}"),
+    ("times_segprior", "x segprior", 11, "{:.2f}"),
+]
+_COLUMNS = {
+    **{"convergence": _CONVERGENCE, "memory": _MEMORY},
+    **{"softcut": _SOFTCUT, "softcut_backward": _SOFTCUT, "softcut_growth": _SOFTCUT},
+}
 
 
 def print_table(title: str, entry: str, rows: list[dict[str, Any]]) -> None:
