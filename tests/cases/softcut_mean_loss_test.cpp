@@ -1,12 +1,13 @@
 // Gradients of a loss that is a mean over a batch of images, in the setting of the implementation that came
-// with [SC]: 32 images of 256^2, weights softplus(normal). Such an incoming gradient is of the size 1 / (N
-// J). An absolute stopping rule, |r| <= 1e-6 per voxel as [SC] has for the forward pass, is content with it
-// after the first step at the latest; the rule of our backward solves is relative, and this is what it is
-// for.
+// with [SC]: 32 images of 256^2, weights softplus(normal), the mean cross-entropy of sigmoid(x). The incoming
+// gradient is then of the size 1 / (N J). An absolute stopping rule, |r| <= 1e-6 per voxel as [SC] has for
+// the forward pass, is content with it after the first step at the latest; the rule of our backward solves is
+// relative, and this is what it is for.
 #include <doctest/doctest.h>
 
 #include <cmath>
 #include <string>
+#include <vector>
 
 #include "tests/cases/softcut_check.h"
 #include "tests/support/compare.h"
@@ -37,7 +38,6 @@ struct Gradients {
   Array scores, rows, columns;
 };
 
-// Of one setting; `grad_x` of the loss mean((x - target)^2) at the given x.
 Gradients gradients(Device &device, const Problem &p, const SoftcutSettings &settings, const Array &grad_x) {
   SoftcutCall call(device, p, settings);
   REQUIRE_MESSAGE(call.forward() == SEGPRIOR_OK, std::string(segprior_last_error()));
@@ -55,7 +55,8 @@ TEST_CASE("softcut: gradients of a mean over a batch") {
   Array target;
   for (int64_t k = 0; k < p.batch * p.voxels(); ++k) {
     p.scores.push_back(normal(random));
-    target.push_back(static_cast<double>(random.bits() % 2));
+    const double y = static_cast<double>(k / 256 % 256), x = static_cast<double>(k % 256);
+    target.push_back(std::sin(0.145 * x + 0.3) * std::cos(0.12 * y + 0.1) > 0.1);
   }
   p.scores = rounded(p.scores, SEGPRIOR_FLOAT32);
   for (int f = 0; f < 2; ++f) {
@@ -71,7 +72,7 @@ TEST_CASE("softcut: gradients of a mean over a batch") {
   const Array x = solved.x->get();
   Array grad_x;
   for (size_t k = 0; k < x.size(); ++k)
-    grad_x.push_back(2 * (x[k] - target[k]) / static_cast<double>(x.size()));
+    grad_x.push_back((1 / (1 + std::exp(-x[k])) - target[k]) / static_cast<double>(x.size()));
   grad_x = rounded(grad_x, SEGPRIOR_FLOAT32);
   const Gradients want = gradients(cpu, p, exact, grad_x);
   // What the others are compared with solves its systems: |error| <= |residual|, as d = 1.
@@ -82,23 +83,29 @@ TEST_CASE("softcut: gradients of a mean over a batch") {
   ours.dtype = one_step.dtype = SEGPRIOR_FLOAT32;
   one_step.opts.solver = SEGPRIOR_SOFTCUT_CG;
   one_step.opts.backward_max_iterations = 1;
-  const auto check = [&](const std::string &what, const Gradients &got, double least, double most) {
-    const double scores = relative(got.scores, want.scores), rows = relative(got.rows, want.rows),
-                 columns = relative(got.columns, want.columns);
-    MESSAGE(what, ": relative errors of the gradients of scores ", scores, ", of weights ", rows, ", ",
-            columns);
-    for (double error : {scores, rows, columns}) {
-      CHECK(error <= most);
-      CHECK(error >= least);
-    }
+  // Relative errors of the gradients of scores and weights, in that order.
+  const auto errors = [&](const std::string &what, const Gradients &got) {
+    const std::vector<double> all{relative(got.scores, want.scores), relative(got.rows, want.rows),
+                                  relative(got.columns, want.columns)};
+    MESSAGE(what, ": relative errors of the gradients of scores ", all[0], ", of weights ", all[1], ", ",
+            all[2]);
+    return all;
   };
-  check("stopped after one step, as the absolute rule does", gradients(cpu, p, one_step, grad_x), 0.05, 0.5);
+  const std::vector<double> stopped =
+      errors("stopped after one step, as the absolute rule does", gradients(cpu, p, one_step, grad_x));
+  CHECK(stopped[0] > 0.08);
+  CHECK(stopped[0] < 0.25);
+  CHECK(stopped[1] > 0.2);
+  CHECK(stopped[2] > 0.2);
+  const auto check = [&](const std::string &what, const Gradients &got) {
+    for (double error : errors(what, got)) CHECK(error <= 1e-4);
+  };
 #if defined(FAKECUDA)
-  check("CPU", gradients(cpu, p, ours, grad_x), 0, 1e-4);
+  check("CPU", gradients(cpu, p, ours, grad_x));
 #else
   for (segprior_device which : all_devices()) {
     Device device(which);
-    check(name_of(which), gradients(device, p, ours, grad_x), 0, 1e-4);
+    check(name_of(which), gradients(device, p, ours, grad_x));
   }
 #endif
 }
