@@ -1,4 +1,4 @@
-"""What the calls of all operators share: checked numbers; the leading array, its framework, stream and context."""
+"""What the calls of all operators share: checked numbers; the leading array, its framework and stream."""
 
 from __future__ import annotations
 

@@ -71,9 +71,7 @@ def add_cut(commands: Any) -> None:
     p.add_argument(
         "--seed-conductance", type=float, default=1000.0, help="how firmly seeds hold their value (1000)"
     )
-    p.add_argument(
-        "--solver", default="auto", help="auto, cg, jacobi, multigrid, chebyshev or direct (auto)"
-    )
+    p.add_argument("--solver", default="auto", help="auto, cg, jacobi, multigrid, chebyshev or direct (auto)")
     p.add_argument(
         "--tol", type=float, default=1e-8, help="stop at this root mean square of the residual (1e-8)"
     )

@@ -1,7 +1,7 @@
 """What the package needs from an array framework: allocation on a device, its current stream, broadcasting.
 
-Outputs are created in the framework of the array that a call is about, on its device. No framework is imported unless the caller
-already uses it. Three answers to "who allocates":
+Outputs are created in the framework of the array that a call is about, on its device. No framework is
+imported unless the caller already uses it. Three answers to "who allocates":
 
 * NumPy, and any other CPU array that only speaks DLPack: NumPy.
 * torch and CuPy: their own allocators, under the stream that the call uses.

@@ -10,7 +10,7 @@ import numpy as np
 from ._call import number
 from .errors import InvalidTypeError, InvalidValueError
 
-# Of a channel-first image: the first and the second voxel of each edge of the arrays `diagonals` of `softcut`.
+# The first and the second voxel of each edge of softcut's two `diagonals`, in an image [C, H, W].
 _DIAGONALS = [
     (np.s_[:, :-1, :-1], np.s_[:, 1:, 1:]),
     (np.s_[:, :-1, 1:], np.s_[:, 1:, :-1]),

@@ -1,8 +1,8 @@
-"""Cutting an object out of one image by SoftCut: a few seed pixels, and edge weights from the image's contrast.
+"""Cutting an object out of one image by SoftCut: seed pixels, and edge weights from the image's contrast.
 
 With seeds s (1 foreground, 0 background): ``d_a x_a + sum_b w_ab (x_a - x_b) = p_a`` where d is large and
-``p = d s`` at seeds, d is tiny and ``p = d / 2`` elsewhere. x in [0, 1] is the soft foreground: the probability
-that a walk over strong edges meets foreground first (Grady's random walker, made differentiable).
+``p = d s`` at seeds, d is tiny and ``p = d / 2`` elsewhere. x in [0, 1] is the soft foreground: about the
+probability that a random walk over the edges meets foreground first (Grady's random walker).
 """
 
 from __future__ import annotations
@@ -109,8 +109,8 @@ def cut(image: np.ndarray, settings: CutSettings) -> Cut:
     if len(both):
         y, x = both[0]
         raise InvalidValueError(
-            f"pixel {x},{y} is seed of both foreground and background; seed_radius = {settings.seed_radius:g} "
-            "may be too large"
+            f"pixel {x},{y} is seed of both foreground and background; "
+            f"seed_radius = {settings.seed_radius:g} may be too large"
         )
     channels = None if image.ndim == 2 else -1
     edges, diagonals = contrast_edges(

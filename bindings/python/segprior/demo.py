@@ -32,7 +32,16 @@ _PART_FRACTION = 0.3  # of the part of the coins where the background is dark
 _OBJECT = 1  # coins are the brighter class
 # The cup, saucer and spoon of coffee.png.
 _CUP = CutSettings(
-    foreground=((300, 110), (265, 220), (130, 250), (105, 190), (450, 230), (360, 280), (300, 340), (416, 92)),
+    foreground=(
+        (300, 110),
+        (265, 220),
+        (130, 250),
+        (105, 190),
+        (450, 230),
+        (360, 280),
+        (300, 340),
+        (416, 92),
+    ),
     background=(
         *((30, 30), (570, 30), (570, 370), (250, 10), (445, 60), (62, 245), (540, 250)),
         *((140, 70), (90, 320), (200, 390), (430, 380), (78, 150), (66, 200)),

@@ -120,7 +120,9 @@ def draw_cut(path: Path, image: np.ndarray, settings: CutSettings, found: Cut) -
         x, y = zip(*getattr(settings, name))
         edge = "#111111" if colour == "#ffffff" else "#ffffff"
         axes[0].scatter(x, y, s=70, c=colour, edgecolors=edge, marker=marker, linewidths=1.2)
-    axes[0].set_title(f"{len(settings.foreground)} clicks on the object, {len(settings.background)} around it", fontsize=13)
+    axes[0].set_title(
+        f"{len(settings.foreground)} clicks on the object, {len(settings.background)} around it", fontsize=13
+    )
     axes[1].imshow(found.x, cmap="gray", vmin=0, vmax=1)
     axes[1].set_title("x, the soft foreground", fontsize=13)
     axes[2].imshow(np.where(found.mask[..., None], images.rgb8(image), 255))

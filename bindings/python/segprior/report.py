@@ -20,8 +20,8 @@ class Status(enum.IntEnum):
     INFEASIBLE_VOLUME = 3  #: the volumes cannot all hold; the result is finite, for rescaled volumes
     BREAKDOWN = 4  #: the numbers exceed the floating-point range (tiny eps): the results are NaN
     INVALID_PARAMETER = 5  #: a parameter array holds a value outside its domain: the results are NaN
-    #: the iteration met the tolerance by its own account, the residual computed anew does not: the rounding of
-    #: the dtype limits it, and more iterations would not help
+    #: the iteration met the tolerance by its own account, the residual computed anew does not: the rounding
+    #: of the dtype limits it, and more iterations would not help
     PRECISION_LIMIT = 6
 
 
@@ -38,7 +38,9 @@ class SystemInfo(NamedTuple):
 
     status: Status
     iterations: int  #: iterations done
-    residual: float  #: of the x returned, in the norm and scale of the stopping rule; NaN if the system failed
+    residual: (
+        float  #: of the x returned, in the norm and scale of the stopping rule; NaN if the system failed
+    )
 
 
 class Systems:

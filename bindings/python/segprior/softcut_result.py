@@ -31,7 +31,7 @@ class _Solved:
 
     @property
     def info(self) -> Systems:
-        """Status, iterations and residual per system. Read on first use; on CUDA that waits for the stream."""
+        """Status, iterations, residual of each system. Read on first use; on CUDA that waits for the stream."""
         if self._info is None:
             self._info = self._call.read_info(self._info_buffer[1], self._stream, self._passes)
         return self._info

@@ -81,7 +81,10 @@ def test_colour(tmp_path: Path) -> None:
     [
         (("--foreground", "40,25"), "background has no seed"),
         (("--background", "40,25"), "foreground has no seed"),
-        (("--foreground", "80,25", "--background", "5,5"), "foreground = 80,25 lies outside the image; x must be 0"),
+        (
+            ("--foreground", "80,25", "--background", "5,5"),
+            "foreground = 80,25 lies outside the image; x must be 0",
+        ),
         (("--foreground", "40,25", "--background", "5,50"), "background = 5,50 lies outside .* y 0 .. 49"),
         (("--foreground", "40,25", "--background", "43,25"), "is seed of both .* seed_radius = 3"),
         (("--foreground", "40;25"), "'40;25' is not X,Y"),

@@ -56,10 +56,18 @@ def test_what_softcut_takes() -> None:
 
 
 WRONG: list[tuple[Callable[[], Any], type[Exception], str]] = [
-    (lambda: contrast_edges(np.zeros((2, 2, 2, 2))), segprior.InvalidValueError, r"image has shape \(2, 2, 2, 2\)"),
+    (
+        lambda: contrast_edges(np.zeros((2, 2, 2, 2))),
+        segprior.InvalidValueError,
+        r"image has shape \(2, 2, 2, 2\)",
+    ),
     (lambda: contrast_edges(3.0), segprior.InvalidValueError, r"image has shape \(\)"),
     (lambda: contrast_edges("cat"), segprior.InvalidTypeError, "image, channel_axis = None: "),
-    (lambda: contrast_edges(np.zeros((2, 2)), channel_axis=2), segprior.InvalidTypeError, "channel_axis = 2: "),
+    (
+        lambda: contrast_edges(np.zeros((2, 2)), channel_axis=2),
+        segprior.InvalidTypeError,
+        "channel_axis = 2: ",
+    ),
     (lambda: contrast_edges([1, np.nan]), segprior.InvalidValueError, "image holds NaN or infinite values"),
     (lambda: contrast_edges([1, 2], -1), segprior.InvalidValueError, r"weight = -1.0; it must be >= 0"),
     (lambda: contrast_edges([1, 2], "much"), segprior.InvalidTypeError, "weight is 'much'"),

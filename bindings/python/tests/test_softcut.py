@@ -1,4 +1,4 @@
-"""`segprior.softcut` against scipy's solvers: every solver, shape and kind of matrix; reports, stops, failures."""
+"""`segprior.softcut` against scipy: every solver, shape and kind of matrix; reports, stops, failures."""
 
 from __future__ import annotations
 
@@ -182,9 +182,7 @@ def test_stopping_rules() -> None:
     assert (relative.info.residual <= 1e-3).all()
     absolute = softcut(problem, solver="cg", tol=1e-3, norm="l1", absolute=True)
     size = np.abs(problem.scores).mean((2, 3))
-    np.testing.assert_allclose(
-        absolute.info.residual, residual(problem, absolute.x, 1) * size, rtol=1e-6
-    )
+    np.testing.assert_allclose(absolute.info.residual, residual(problem, absolute.x, 1) * size, rtol=1e-6)
     assert (absolute.info.residual <= 1e-3).all()
     assert (absolute.info.iterations[0] > relative.info.iterations[0]).all()
     together = softcut(problem, solver="cg", tol=1e-3, norm="l1", absolute=True, batch=True)

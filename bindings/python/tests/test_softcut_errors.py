@@ -62,7 +62,10 @@ VALUE: list[tuple[Callable[[], Any], str]] = [
 
 TYPE: list[tuple[Callable[[], Any], str]] = [
     (lambda: softcut(scores=[[1.0]]), r"scores is list; it must be an array"),
-    (lambda: softcut(scores=P.astype(np.float16)), r"scores has dtype float16; it must be float32 or float64"),
+    (
+        lambda: softcut(scores=P.astype(np.float16)),
+        r"scores has dtype float16; it must be float32 or float64",
+    ),
     (lambda: softcut(edges=W[0]), r"edges is ndarray; it must be a tuple, one array per spatial axis"),
     (lambda: softcut(edges=(W[0], None)), r"edges\[1\] is NoneType; it must be an array"),
     (lambda: softcut(edges=(W[0], W[1].astype(int))), r"edges\[1\] has dtype int64; it must be"),
@@ -93,7 +96,9 @@ def test_types(call: Callable[[], Any], text: str) -> None:
 
 def test_16_bit_matrices_are_not_exported() -> None:
     edges = tuple(w.astype(np.float16) for w in W)
-    with pytest.raises(segprior.NotSupportedError, match=r"edges: the matrix of 16-bit edges is not exported"):
+    with pytest.raises(
+        segprior.NotSupportedError, match=r"edges: the matrix of 16-bit edges is not exported"
+    ):
         segprior.softcut_csr(P.astype(np.float32), edges)
 
 

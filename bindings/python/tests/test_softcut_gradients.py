@@ -31,9 +31,7 @@ def differences(problem: Problem, field: np.ndarray) -> list[np.ndarray]:
 def test_against_the_formulas(kind: str, solver: str) -> None:
     problem = make(**KINDS[kind])
     x, adjoint = solve(problem, problem.scores), solve(problem, problem.grad_x)
-    products = [
-        -dl * dx for dl, dx in zip(differences(problem, adjoint), differences(problem, x))
-    ]
+    products = [-dl * dx for dl, dx in zip(differences(problem, adjoint), differences(problem, x))]
     try:
         g = segprior.softcut(**problem.arguments, solver=solver, **TIGHT).backward(problem.grad_x)
     except segprior.NotSupportedError:
@@ -179,7 +177,9 @@ def test_against_torch_autograd(kind: str) -> None:
 
 def check_16_bit(narrow: Any, problem: Problem) -> None:
     """`narrow` makes 16-bit arrays: results are those of the widened edges, gradients rounded once."""
-    small = Problem(problem.scores, tuple(map(narrow, problem.edges)), None, problem.conductance, problem.grad_x)
+    small = Problem(
+        problem.scores, tuple(map(narrow, problem.edges)), None, problem.conductance, problem.grad_x
+    )
     wide = Problem(*(getattr(small, n) for n in ("scores", "edges", "diagonals", "conductance", "grad_x")))
     wide.edges = tuple(w.astype(np.float32) if hasattr(w, "astype") else w.float() for w in small.edges)
     r, reference = (segprior.softcut(**p.arguments) for p in (small, wide))

@@ -252,7 +252,8 @@ def test_version_matches_the_header() -> None:
 def test_structs_match_the_headers() -> None:
     """Field names and order of each mirrored struct, and every constant, as the headers spell them."""
     text = "".join(
-        (PYTHON.parents[1] / "include" / "segprior" / n).read_text() for n in ("core.h", "softmax.h", "softcut.h")
+        (PYTHON.parents[1] / "include" / "segprior" / n).read_text()
+        for n in ("core.h", "softmax.h", "softcut.h")
     )
     text = re.sub(r"/\*.*?\*/", "", text, flags=re.S)
     for name, mirror in {
