@@ -53,18 +53,19 @@ class Lanes {
 #endif
 };
 
-// A vector whose voxels, and the edges along the row on both sides, all exist. `next_edge` is the array's
-// entry of the edge to the next column, `previous_edge` that to the previous one.
+// A vector whose voxels, and the edges along the row on both sides, all exist. `c` is the first voxel's index
+// in arrays of voxels, `e` in arrays of edges that have one column less. `next_edge` is the entry of the edge
+// to the next column, `previous_edge` that to the previous one.
 template <class T>
 struct Whole {
-  int64_t c;
+  int64_t c, e;
   HWY_INLINE Vec<T> at(const T *row) const { return hn::LoadU(Tag<T>(), row + c); }
   HWY_INLINE Vec<T> next(const T *row) const { return hn::LoadU(Tag<T>(), row + c + 1); }
   HWY_INLINE Vec<T> previous(const T *row) const { return hn::LoadU(Tag<T>(), row + c - 1); }
-  HWY_INLINE Vec<T> next_edge(const T *row) const { return at(row); }
-  HWY_INLINE Vec<T> previous_edge(const T *row) const { return previous(row); }
+  HWY_INLINE Vec<T> next_edge(const T *row) const { return hn::LoadU(Tag<T>(), row + e); }
+  HWY_INLINE Vec<T> previous_edge(const T *row) const { return hn::LoadU(Tag<T>(), row + e - 1); }
   HWY_INLINE void store(Vec<T> value, T *row) const { hn::StoreU(value, Tag<T>(), row + c); }
-  HWY_INLINE void store_edge(Vec<T> value, T *row) const { store(value, row); }
+  HWY_INLINE void store_edge(Vec<T> value, T *row) const { hn::StoreU(value, Tag<T>(), row + e); }
   // `other` in lanes without a voxel.
   HWY_INLINE Vec<T> or_else(Vec<T> value, T) const { return value; }
 };
@@ -72,15 +73,15 @@ struct Whole {
 // A vector with some voxels; whatever does not exist is 0.
 template <class T>
 struct Part {
-  int64_t c;
+  int64_t c, e;
   Lanes<T> voxels, has_next, has_previous;
   HWY_INLINE Vec<T> at(const T *row) const { return voxels.load(row + c); }
   HWY_INLINE Vec<T> next(const T *row) const { return has_next.load(row + c + 1); }
   HWY_INLINE Vec<T> previous(const T *row) const { return has_previous.load(row + c - 1); }
-  HWY_INLINE Vec<T> next_edge(const T *row) const { return has_next.load(row + c); }
-  HWY_INLINE Vec<T> previous_edge(const T *row) const { return previous(row); }
+  HWY_INLINE Vec<T> next_edge(const T *row) const { return has_next.load(row + e); }
+  HWY_INLINE Vec<T> previous_edge(const T *row) const { return has_previous.load(row + e - 1); }
   HWY_INLINE void store(Vec<T> value, T *row) const { voxels.store(value, row + c); }
-  HWY_INLINE void store_edge(Vec<T> value, T *row) const { has_next.store(value, row + c); }
+  HWY_INLINE void store_edge(Vec<T> value, T *row) const { has_next.store(value, row + e); }
   HWY_INLINE Vec<T> or_else(Vec<T> value, T other) const {
     return hn::IfThenElse(voxels.mask(), value, hn::Set(Tag<T>(), other));
   }
@@ -89,19 +90,21 @@ struct Part {
 // f(block) over a span.
 template <class T, class F>
 HWY_INLINE void for_span(const Span<T> &s, F f) {
-  const int64_t lanes = static_cast<int64_t>(hn::Lanes(Tag<T>()));
-  const int64_t whole_end = s.end < s.columns - 1 ? s.end : s.columns - 1;
-  const auto part = [&](int64_t c) HWY_ATTR {
-    const int64_t left = s.end - c, count = left < lanes ? left : lanes, next = s.columns - 1 - c;
-    f(Part<T>{c, {0, count}, {0, next < count ? next : count}, {c == 0 ? 1 : 0, count}});
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(Tag<T>())), begin = s.begin, end = s.end;
+  const int64_t last = s.columns - 1, whole_end = end < last ? end : last;
+  const auto part = [&](int64_t c, int64_t voxel, int64_t edge) HWY_ATTR {
+    const int64_t left = end - c, count = left < lanes ? left : lanes, next = last - c;
+    f(Part<T>{voxel + c, edge + c, {0, count}, {0, next < count ? next : count}, {c == 0 ? 1 : 0, count}});
   };
-  int64_t c = s.begin;
-  if (c == 0) {
-    part(c);
-    c += lanes;
+  for (int64_t line = 0, voxel = 0, edge = 0; line < s.lines; ++line, voxel += last + 1, edge += last) {
+    int64_t c = begin;
+    if (c == 0) {
+      part(c, voxel, edge);
+      c += lanes;
+    }
+    for (; c + lanes <= whole_end; c += lanes) f(Whole<T>{voxel + c, edge + c});
+    for (; c < end; c += lanes) part(c, voxel, edge);
   }
-  for (; c + lanes <= whole_end; c += lanes) f(Whole<T>{c});
-  for (; c < s.end; c += lanes) part(c);
 }
 
 // f(block) over n elements without neighbours.
@@ -109,8 +112,8 @@ template <class T, class F>
 HWY_INLINE void for_elements(int64_t n, F f) {
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(Tag<T>()));
   int64_t c = 0;
-  for (; c + lanes <= n; c += lanes) f(Whole<T>{c});
-  if (c < n) f(Part<T>{c, {0, n - c}, {0, 0}, {0, 0}});
+  for (; c + lanes <= n; c += lanes) f(Whole<T>{c, 0});
+  if (c < n) f(Part<T>{c, 0, {0, n - c}, {0, 0}, {0, 0}});
 }
 
 template <class T>

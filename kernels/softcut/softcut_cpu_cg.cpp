@@ -76,8 +76,12 @@ void directions(const Job<T> &job, const T *z) {
   job.team.barrier();
   job.for_units([&](int64_t r, int64_t u) {
     if (u + units.reach < late) direction(r, u + units.reach);
-    const int64_t field = r * job.voxels() + units.row_offset(u);
-    job.partial(0, r, u) = job.rows.apply(job.spans(u), job.vectors.p + field, job.vectors.q + field);
+    const int64_t field = r * job.voxels();
+    double product = 0;
+    job.spans.for_unit(u, [&](const Span<T> &span, int64_t row) {
+      product += job.rows.apply(span, job.vectors.p + field + row, job.vectors.q + field + row);
+    });
+    job.partial(0, r, u) = product;
   });
 }
 

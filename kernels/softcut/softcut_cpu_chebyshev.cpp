@@ -14,7 +14,7 @@ namespace segprior::softcut {
 namespace {
 
 constexpr int kRound = 8;
-constexpr int64_t kWaveBytes = 1 << 19;  // what a skewed pass may keep in cache
+constexpr int64_t kWaveBytes = 4 << 20;  // what a skewed pass may keep in cache
 
 template <class T>
 struct Round {
@@ -43,16 +43,17 @@ struct Round {
 
   // Step k of the round at a unit; k = steps: the sums of the residual.
   void work(int k, int64_t r, int64_t u) const {
-    const int64_t row = job.units.row_offset(u);
-    T *iterate[2] = {job.x(r) + row, job.vectors.p + r * job.voxels() + row};
-    const T *from = iterate[k % 2], *b = job.b(r) + row, *inverse = job.inverse_diagonal(row);
-    if (k < steps) {
-      job.rows.chebyshev(job.spans(u), momentum[k], step[k], b, inverse, from, iterate[1 - k % 2]);
+    T *iterate[2] = {job.x(r), job.vectors.p + r * job.voxels()};
+    const T *from = iterate[k % 2];
+    T *to = iterate[1 - k % 2];
+    if (k == steps) {
+      job.partial(0, r, u) = job.residual(r, u, from, nullptr).norm;
       return;
     }
-    const Sums sums = job.rows.residual(job.spans(u), job.task.stop.norm, static_cast<T>(job.system(r).scale),
-                                        b, from, nullptr, nullptr);
-    job.partial(0, r, u) = sums.norm;
+    job.spans.for_unit(u, [&](const Span<T> &span, int64_t row) {
+      job.rows.chebyshev(span, momentum[k], step[k], job.b(r) + row, job.inverse_diagonal(row), from + row,
+                         to + row);
+    });
   }
 
   // Steps [first, last) in one skewed pass.

@@ -23,7 +23,7 @@ template <class T>
 Room<T> open_room(const Problem &p, Pass pass, int threads, void *workspace) {
   Arena arena(workspace);
   const Room<T> room = make_room<T>(p, pass, threads, arena);
-  std::fill_n(room.scratch.zeros, team_count(threads, p.grid.matrices()) * room.columns, T{0});
+  std::fill_n(room.scratch.zeros, team_count(threads, p.grid.matrices()) * room.zeros, T{0});
   return room;
 }
 
@@ -126,21 +126,22 @@ template <class T>
 void add_gradients(const Job<T> &job, const T *l, const T *x, bool add, const EdgeArrays<T> &out) {
   const Grid &g = job.grid;
   for (int64_t u = job.team.begin(job.units.count); u < job.team.end(job.units.count); ++u) {
-    const Span<T> span = job.spans(u);
-    const int64_t line = job.units.line(u), row = job.units.row_offset(u);
+    const int64_t slice = job.units[u].slice;
     const auto of = [&](int family, bool there, int64_t at) {
       return there && out.edges[family] ? out.edges[family] + at : nullptr;
     };
-    const bool next_row = span.row_step[0] != 0, next_slice = span.slice_step[0] != 0;
-    const int64_t slice = line / g.extent[1];
-    const EdgeRows<T> rows{of(kColumn, true, line * (g.extent[2] - 1)),
-                           of(kRow, next_row, (line - slice) * g.extent[2]),
-                           of(kSlice, next_slice, row),
-                           of(kDiagonal, next_row, line * (g.extent[2] - 1)),
-                           of(kAnti, next_row, line * (g.extent[2] - 1)),
-                           out.conductance ? out.conductance + row : nullptr};
-    for (int64_t r = 0; r < job.rhs(); ++r)
-      job.rows.gradients(span, l + r * job.voxels() + row, x + r * job.voxels() + row, add || r > 0, rows);
+    job.spans.for_unit(u, [&](const Span<T> &span, int64_t row) {
+      const bool next_row = span.row_step[0] != 0, next_slice = span.slice_step[0] != 0;
+      const int64_t line = row / g.extent[2];
+      const EdgeRows<T> rows{of(kColumn, true, line * (g.extent[2] - 1)),
+                             of(kRow, next_row, (line - slice) * g.extent[2]),
+                             of(kSlice, next_slice, row),
+                             of(kDiagonal, next_row, line * (g.extent[2] - 1)),
+                             of(kAnti, next_row, line * (g.extent[2] - 1)),
+                             out.conductance ? out.conductance + row : nullptr};
+      for (int64_t r = 0; r < job.rhs(); ++r)
+        job.rows.gradients(span, l + r * job.voxels() + row, x + r * job.voxels() + row, add || r > 0, rows);
+    });
   }
 }
 
@@ -248,9 +249,11 @@ void cpu_double_backward(const Problem &p, const void *x_data, const void *l_dat
       with_job(p, room, saved, team, team_index, team_index, m, task, &error, [&](const Job<T> &job) {
         for (int64_t u = team.begin(units.count); u < team.end(units.count); ++u)
           for (int64_t r = 0; r < room.rhs; ++r) {
-            const int64_t row = r * room.voxels + units.row_offset(u);
-            job.rows.residual(spans(u), Norm::l2, T{1}, given ? given + row : scratch.zeros, v + row, nullptr,
-                              rhs + row);
+            const int64_t field = r * room.voxels;
+            spans.for_unit(u, [&](const Span<T> &span, int64_t row) {
+              job.rows.residual(span, Norm::l2, T{1}, given ? given + field + row : scratch.zeros,
+                                v + field + row, nullptr, rhs + field + row);
+            });
           }
         team.barrier();
         solve_matrix(job);

@@ -19,12 +19,6 @@ Solver choose(const Problem &p, double dominance) {
   return dominance >= kLeastChebyshevDominance ? Solver::chebyshev : Solver::multigrid;
 }
 
-Inspection merge(const Inspection &a, const Inspection &b) {
-  return {a.valid && b.valid,
-          std::min(a.dominance, b.dominance),
-          {std::min(a.diagonal[0], b.diagonal[0]), std::max(a.diagonal[1], b.diagonal[1])}};
-}
-
 }  // namespace
 
 Saved Saved::carve(const Problem &p, Arena &arena) {
@@ -46,7 +40,7 @@ Room<T> Room<T>::carve(const Problem &p, int64_t slots, int64_t fields, int thre
   const bool jacobi = may_use(p, Solver::jacobi), cg = jacobi || multigrid || may_use(p, Solver::cg);
   const int teams = team_count(threads, g.matrices()), size = team_size(threads, g.matrices());
   Room room;
-  room.columns = g.extent[2];
+  room.zeros = Units(g).zeros();
   room.voxels = g.voxels();
   room.rhs = g.rhs();
   room.units = Units(g).count;
@@ -64,7 +58,7 @@ Room<T> Room<T>::carve(const Problem &p, int64_t slots, int64_t fields, int thre
   v.systems = arena.take<System>(room.rhs, slots);
   v.active = arena.take<bool>(room.rhs, slots);
   Scratch<T> &s = room.scratch;
-  s.zeros = arena.take<T>(room.columns, teams);
+  s.zeros = arena.take<T>(room.zeros, teams);
   for (double *&sum : s.partial) sum = arena.take<double>(room.rhs * room.units, teams);
   s.dots = arena.take<double>(room.rhs, teams);
   s.inspections = arena.take<Inspection>(room.units, teams);
@@ -84,7 +78,7 @@ Vectors<T> Room<T>::slot(int64_t slot) const {
 template <class T>
 Scratch<T> Room<T>::team(int64_t team) const {
   Scratch<T> s = scratch;
-  s.zeros += team * columns;
+  s.zeros += team * zeros;
   for (double *&sum : s.partial) sum += team * rhs * units;
   s.dots += team * rhs;
   s.inspections += team * units;
@@ -100,7 +94,7 @@ void prepare(const Problem &p, const Room<T> &room, const Saved &saved, int thre
     const Scratch<T> scratch = room.team(team_index);
     const Spans<T> spans(p.grid, units, matrix_of<T>(p, m), scratch.zeros);
     for (int64_t u = team.begin(units.count); u < team.end(units.count); ++u)
-      scratch.inspections[u] = row_kernels<T>().inspect(spans(u), nullptr);
+      scratch.inspections[u] = spans.inspect(row_kernels<T>(), u, nullptr);
     team.barrier();
     if (team.rank != 0) return;
     Inspection all = scratch.inspections[0];

@@ -1,7 +1,8 @@
-// Row kernels of the CPU backend: everything that touches voxels, one piece of a grid row a call. Compiled
-// for several SIMD targets in softcut_cpu_rows.cpp; the control flow sees only this table.
+// Row kernels of the CPU backend: everything that touches voxels, a few grid rows or a part of one a call.
+// Compiled for several SIMD targets in softcut_cpu_rows.cpp; the control flow sees only this table.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "kernels/softcut/softcut_matrix.h"
@@ -10,13 +11,13 @@ namespace segprior::softcut {
 
 enum class Stencil { one, two, two_diagonal, three };  // by the families that there are
 
-// Columns [begin, end) of a row of `columns` voxels, and the edges that meet there. All pointers, vectors'
-// too, are at column 0 of the row. [0] is the next row or slice, [1] the previous one; one that is not there
-// has step 0 and a row of zeros as weights.
+// Columns [begin, end) of `lines` successive rows of `columns` voxels, and the edges that meet there. All
+// pointers, vectors' too, are at column 0 of the first row. [0] is the next row or slice, [1] the previous
+// one; where there is none for the span's only row, its step is 0 and its weights are zeros.
 template <class T>
 struct Span {
   Stencil stencil;
-  int64_t begin, end, columns;
+  int64_t lines, begin, end, columns;
   const T *column;
   const T *row[2], *slice[2], *diagonal[2], *anti[2];
   int64_t row_step[2], slice_step[2];
@@ -28,6 +29,12 @@ struct Sums {
   double norm;      // of norm_term(r)
   double product;   // <r, D^-1 r>, or <r, r> without inverse diagonal
   double rhs_norm;  // of norm_term(scale * rhs)
+
+  void operator+=(const Sums &more) {
+    norm += more.norm;
+    product += more.product;
+    rhs_norm += more.rhs_norm;
+  }
 };
 
 // What a matrix's numbers allow.
@@ -36,6 +43,12 @@ struct Inspection {
   double dominance;    // least d / diag
   double diagonal[2];  // least, largest
 };
+
+inline Inspection merge(const Inspection &a, const Inspection &b) {
+  return {a.valid && b.valid,
+          std::min(a.dominance, b.dominance),
+          {std::min(a.diagonal[0], b.diagonal[0]), std::max(a.diagonal[1], b.diagonal[1])}};
+}
 
 // Out of a span's rows; null: not wanted.
 template <class T>

@@ -51,6 +51,16 @@ void Job<T>::set_residual(int64_t r, double scaled_sum) const {
 }
 
 template <class T>
+Sums Job<T>::residual(int64_t r, int64_t unit, const T *iterate, T *out) const {
+  Sums sums{};
+  spans.for_unit(unit, [&](const Span<T> &span, int64_t row) {
+    sums += rows.residual(span, task.stop.norm, static_cast<T>(system(r).scale), b(r) + row, iterate + row,
+                          inverse_diagonal(row), out ? out + row : nullptr);
+  });
+  return sums;
+}
+
+template <class T>
 void start(const Job<T> &job) {
   const Task<T> &task = job.task;
   for (int64_t r = job.team.begin(job.rhs()); r < job.team.end(job.rhs()); ++r) {
@@ -94,15 +104,13 @@ void start(const Job<T> &job) {
   }
   if (job.inverse_diagonal()) {
     for (int64_t u = job.team.begin(job.units.count); u < job.team.end(job.units.count); ++u)
-      job.rows.inspect(job.spans(u), job.vectors.inverse_diagonal + job.units.row_offset(u));
+      job.spans.inspect(job.rows, u, job.vectors.inverse_diagonal);
     job.team.barrier();
   }
   const bool chebyshev = job.info.solver == Solver::chebyshev;
   job.for_units([&](int64_t r, int64_t u) {
-    const int64_t row = job.units.row_offset(u), at = job.units.offset(u), field = r * job.voxels();
-    const Sums sums = job.rows.residual(job.spans(u), task.stop.norm, static_cast<T>(job.system(r).scale),
-                                        job.b(r) + row, job.x(r) + row, job.inverse_diagonal(row),
-                                        chebyshev ? nullptr : job.vectors.r + field + row);
+    const int64_t at = job.units.offset(u), field = r * job.voxels();
+    const Sums sums = job.residual(r, u, job.x(r), chebyshev ? nullptr : job.vectors.r + field);
     if (chebyshev) std::copy_n(job.x(r) + at, job.units.size(u), job.vectors.p + field + at);
     job.partial(0, r, u) = sums.norm;
     job.partial(1, r, u) = sums.product;
@@ -138,9 +146,7 @@ void finish(const Job<T> &job) {
   });
   job.team.barrier();
   job.for_units([&](int64_t r, int64_t u) {
-    const int64_t row = job.units.row_offset(u);
-    const Sums sums = job.rows.residual(job.spans(u), job.task.stop.norm, static_cast<T>(job.system(r).scale),
-                                        job.b(r) + row, job.x(r) + row, nullptr, nullptr);
+    const Sums sums = job.residual(r, u, job.x(r), nullptr);
     job.partial(0, r, u) = sums.norm;
     job.partial(2, r, u) = sums.rhs_norm;
   });

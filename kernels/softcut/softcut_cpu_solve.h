@@ -57,7 +57,7 @@ struct Vectors {
 // Scratch of a team.
 template <class T>
 struct Scratch {
-  T *zeros;                 // [columns]
+  T *zeros;                 // [Units::zeros()]
   double *partial[3];       // [R][units]
   double *dots;             // [R]
   Inspection *inspections;  // [units]
@@ -68,7 +68,7 @@ struct Scratch {
 // A workspace, cut up.
 template <class T>
 struct Room {
-  int64_t columns, voxels, rhs, units, fields;
+  int64_t zeros, voxels, rhs, units, fields;
   size_t cycle_bytes;
   Vectors<T> vectors;  // of slot 0
   Scratch<T> scratch;  // of team 0
@@ -162,6 +162,8 @@ struct Job {
     return false;
   }
 
+  // Of system r at `iterate` in a unit, to `out` unless that is null.
+  Sums residual(int64_t r, int64_t unit, const T *iterate, T *out) const;
   // Takes the sum of a new residual, scaled, and stops the system if its rule says so.
   void set_residual(int64_t r, double scaled_sum) const;
   // Stops the system for good: x will be NaN.

@@ -1,45 +1,63 @@
-// How the CPU backend cuts a grid into units, the pieces of work of a row kernel: rows, or parts of long
-// ones. The cut depends on the grid alone, and sums are kept per unit and added in their order: results do
-// not depend on the number of threads.
+// How the CPU backend cuts a grid into units, the pieces of work of a thread: a few rows of a slice, one row,
+// or a part of a long one. The cut depends on the grid alone, and sums are kept per unit and added in their
+// order: results do not depend on the number of threads.
 #pragma once
 
 #include <algorithm>
+#include <limits>
 
 #include "kernels/common/parallel.h"
 #include "kernels/softcut/softcut_cpu_rows.h"
 
 namespace segprior::softcut {
 
-class Units {
- public:
-  explicit Units(const Grid &g)
-      : rows_(g.extent[1]), columns_(g.extent[2]), parts_((columns_ + kMostColumns - 1) / kMostColumns) {
-    width_ = ((columns_ + parts_ - 1) / parts_ + kGranule - 1) / kGranule * kGranule;
-    parts_ = (columns_ + width_ - 1) / width_;
-    count = g.extent[0] * rows_ * parts_;
-    const int64_t neighbour = g.extent[0] > 1 ? rows_ * parts_ : rows_ > 1 ? parts_ : 0;
-    reach = std::max<int64_t>(1, neighbour + (parts_ > 1 ? 1 : 0));
-    // Right-hand sides take turns on slabs of units, so that weights come from memory once.
-    slab = std::max<int64_t>(1, kSlabVoxels / width_);
-  }
-
-  int64_t line(int64_t unit) const { return parts_ == 1 ? unit : unit / parts_; }  // slice * rows + row
-  int64_t begin(int64_t unit) const { return (unit - line(unit) * parts_) * width_; }
-  int64_t end(int64_t unit) const { return std::min(columns_, begin(unit) + width_); }
-  int64_t row_offset(int64_t unit) const { return line(unit) * columns_; }
-  int64_t offset(int64_t unit) const { return row_offset(unit) + begin(unit); }  // of the first voxel
-  int64_t size(int64_t unit) const { return end(unit) - begin(unit); }
-
-  int64_t count, reach, slab;  // the neighbours of unit u are in u - reach .. u + reach
-
- private:
-  static constexpr int64_t kMostColumns = 2048, kGranule = 64, kSlabVoxels = 4096;
-
-  int64_t rows_, columns_, parts_, width_;
+struct Unit {
+  int64_t slice, row, lines, begin, end;  // columns [begin, end); all of them if lines > 1
 };
 
-// The spans of a matrix. `zeros`: a row of them. `absent_conductance`: what a matrix without conductance has
-// on its diagonal, 1 or 0.
+class Units {
+ public:
+  explicit Units(const Grid &g) : rows_(g.extent[1]), columns_(g.extent[2]) {
+    const int64_t most_parts = (columns_ + kMostColumns - 1) / kMostColumns;
+    width_ = ((columns_ + most_parts - 1) / most_parts + kGranule - 1) / kGranule * kGranule;
+    parts_ = (columns_ + width_ - 1) / width_;
+    lines_ = parts_ > 1 ? 1 : std::max<int64_t>(1, std::min(rows_, kUnitVoxels / columns_));
+    per_slice_ = (rows_ + lines_ - 1) / lines_ * parts_;
+    count = g.extent[0] * per_slice_;
+    const int64_t neighbour = g.extent[0] > 1 ? per_slice_ : per_slice_ > parts_ ? parts_ : 0;
+    reach = std::max<int64_t>(1, neighbour + (parts_ > 1 ? 1 : 0));
+    slab = std::max<int64_t>(1, kSlabVoxels / size(0));
+  }
+
+  Unit operator[](int64_t unit) const {
+    const int64_t slice = unit / per_slice_, k = unit - slice * per_slice_;
+    if (parts_ == 1) return {slice, k * lines_, std::min(lines_, rows_ - k * lines_), 0, columns_};
+    const int64_t row = k / parts_, begin = (k - row * parts_) * width_;
+    return {slice, row, 1, begin, std::min(columns_, begin + width_)};
+  }
+  // A unit's voxels follow one another.
+  int64_t offset(int64_t unit) const {
+    const Unit u = (*this)[unit];
+    return (u.slice * rows_ + u.row) * columns_ + u.begin;
+  }
+  int64_t size(int64_t unit) const {
+    const Unit u = (*this)[unit];
+    return u.lines * (u.end - u.begin);
+  }
+
+  int64_t zeros() const { return lines_ * columns_; }  // the most weights a span reads from one array
+
+  int64_t count, reach;  // the neighbours of unit u are in u - reach .. u + reach
+  int64_t slab;          // right-hand sides take turns on so many units: weights come from memory once
+
+ private:
+  static constexpr int64_t kMostColumns = 2048, kGranule = 64, kUnitVoxels = 1024, kSlabVoxels = 4096;
+
+  int64_t rows_, columns_, parts_, width_, lines_, per_slice_;
+};
+
+// The spans of a matrix. `zeros`: units.zeros() of them. `absent_conductance`: what a matrix without
+// conductance has on its diagonal, 1 or 0.
 template <class T>
 class Spans {
  public:
@@ -52,13 +70,37 @@ class Spans {
                                   : Stencil::two;
   }
 
-  Span<T> operator()(int64_t unit) const {
-    const int64_t line = units_.line(unit), rows = grid_.extent[1], columns = grid_.extent[2];
-    const int64_t z = grid_.extent[0] > 1 ? line / rows : 0, y = line - z * rows;
+  // f(span, offset of its column 0) over a unit: the first and the last row of a slice are spans of their
+  // own.
+  template <class F>
+  void for_unit(int64_t unit, const F &f) const {
+    const Unit u = units_[unit];
+    const int64_t end = u.row + u.lines, rows = grid_.extent[1];
+    for (int64_t row = u.row; row < end;) {
+      const int64_t inner_end = std::min(end, rows - 1);
+      const int64_t lines = row > 0 && inner_end > row ? inner_end - row : 1;
+      f(span(u, row, lines), (u.slice * rows + row) * grid_.extent[2]);
+      row += lines;
+    }
+  }
+
+  // Merged over a unit; inverse_diagonal [J] may be null.
+  Inspection inspect(const RowKernels<T> &kernels, int64_t unit, T *inverse_diagonal) const {
+    Inspection all{true, 1, {std::numeric_limits<double>::max(), 0}};
+    for_unit(unit, [&](const Span<T> &span, int64_t row) {
+      all = merge(all, kernels.inspect(span, inverse_diagonal ? inverse_diagonal + row : nullptr));
+    });
+    return all;
+  }
+
+ private:
+  Span<T> span(const Unit &u, int64_t y, int64_t lines) const {
+    const int64_t rows = grid_.extent[1], columns = grid_.extent[2], z = u.slice, line = z * rows + y;
     Span<T> s;
     s.stencil = stencil_;
-    s.begin = units_.begin(unit);
-    s.end = units_.end(unit);
+    s.lines = lines;
+    s.begin = u.begin;
+    s.end = u.end;
     s.columns = columns;
     s.conductance = matrix_.conductance ? matrix_.conductance + line * columns
                     : no_diagonal_      ? zeros_
@@ -75,8 +117,6 @@ class Spans {
     }
     return s;
   }
-
- private:
   const T *row_of(int family, int64_t line, int64_t pitch) const {
     return matrix_.edges[family] ? matrix_.edges[family] + line * pitch : zeros_;
   }

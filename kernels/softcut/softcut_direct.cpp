@@ -16,18 +16,23 @@ namespace segprior::softcut {
 
 namespace {
 
-// f(weight, voxel, neighbour) for every edge of a span, where it starts.
+// f(weight, voxel, neighbour) for every edge that starts in a unit.
 template <class T, class F>
-void for_edges(const Grid &g, const Span<T> &s, int64_t row, const F &f) {
-  const int64_t down = s.row_step[0], columns = s.columns;
-  for (int64_t c = s.begin; c < s.end; ++c) {
-    const bool next = c + 1 < columns;
-    if (next) f(s.column[c], row + c, row + c + 1);
-    if (g.has[kRow] && down) f(s.row[0][c], row + c, row + c + down);
-    if (g.has[kSlice] && s.slice_step[0]) f(s.slice[0][c], row + c, row + c + s.slice_step[0]);
-    if (g.has[kDiagonal] && down && next) f(s.diagonal[0][c], row + c, row + c + down + 1);
-    if (g.has[kAnti] && down && next) f(s.anti[0][c], row + c + 1, row + c + down);
-  }
+void for_edges(const Job<T> &job, int64_t unit, const F &f) {
+  const Grid &g = job.grid;
+  job.spans.for_unit(unit, [&](const Span<T> &s, int64_t first) {
+    const int64_t down = s.row_step[0], slice = s.slice_step[0];
+    for (int64_t line = 0; line < s.lines; ++line)
+      for (int64_t c = s.begin; c < s.end; ++c) {
+        const int64_t k = line * s.columns + c, edge = line * (s.columns - 1) + c, a = first + k;
+        const bool next = c + 1 < s.columns;
+        if (next) f(s.column[edge], a, a + 1);
+        if (down) f(s.row[0][k], a, a + down);
+        if (slice) f(s.slice[0][k], a, a + slice);
+        if (g.has[kDiagonal] && down && next) f(s.diagonal[0][edge], a, a + down + 1);
+        if (g.has[kAnti] && down && next) f(s.anti[0][edge], a + 1, a + down);
+      }
+  });
 }
 
 // The lower triangle.
@@ -40,7 +45,7 @@ Eigen::SparseMatrix<double> assemble(const Job<T> &job) {
     for (Index a = 0; a < n; ++a) diagonal[a] = static_cast<double>(job.matrix.conductance[a]);
   std::vector<Eigen::Triplet<double, int>> entries;
   for (int64_t u = 0; u < job.units.count; ++u)
-    for_edges(job.grid, job.spans(u), job.units.row_offset(u), [&](T weight, int64_t a, int64_t b) {
+    for_edges(job, u, [&](T weight, int64_t a, int64_t b) {
       diagonal[a] += static_cast<double>(weight);
       diagonal[b] += static_cast<double>(weight);
       entries.emplace_back(static_cast<int>(std::max(a, b)), static_cast<int>(std::min(a, b)),
