@@ -25,8 +25,9 @@ void build_hierarchy(const Team &, const Grid &, const Matrix<T> &, void *hierar
 
 // z_r = M^-1 r_r and dots[r] = <r_r, z_r> for the right-hand sides with active[r]; the others are left alone.
 // Arrays are [rhs][J]; r and z must not overlap; the threads of the team share `active` and `dots`. M is
-// symmetric positive definite but for float32 rounding. All threads of the team call it; done for all of them
-// when it returns.
+// symmetric positive definite but for float32 rounding. Float32 residuals should be of a system scaled to its
+// right-hand side: beyond 1e30 the sums of coarse levels overflow. Float64 ones may have any size. All
+// threads of the team call it, when r is complete; done for all of them when it returns.
 template <class T>
 void cycle(const Team &, const Grid &, const void *hierarchy, int64_t rhs, const bool *active, const T *r,
            T *z, double *dots, void *scratch);

@@ -1,3 +1,4 @@
+// Shapes, stencils and memory of the levels of a multigrid hierarchy.
 #include "kernels/softcut/softcut_cpu_multigrid_levels.h"
 
 #include <algorithm>

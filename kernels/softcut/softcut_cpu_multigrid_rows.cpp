@@ -37,7 +37,6 @@ HWY_AFTER_NAMESPACE();
 namespace segprior::softcut::multigrid {
 namespace {
 
-// use(table of kernels, table of border kernels) of the best target.
 enum class Target { avx512, avx2, sse4, baseline };
 
 Target best_target() {

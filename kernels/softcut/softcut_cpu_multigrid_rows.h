@@ -89,7 +89,7 @@ const RowKernels &row_kernels();
 template <class T>
 struct BorderKernels {
   T (*max_abs)(int64_t n, const T *values);
-  // to = from * scale, zeros up to a whole vector.
+  // to = from * scale.
   void (*load)(int64_t columns, const T *from, T scale, float *to);
   // to = from * scale; returns <r, to>.
   double (*store)(int64_t columns, const float *from, T scale, const T *r, T *to);
