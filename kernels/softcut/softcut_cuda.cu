@@ -4,6 +4,7 @@
 #include <type_traits>
 
 #include "kernels/softcut/softcut_cuda_cg.h"
+#include "kernels/softcut/softcut_cuda_chebyshev.h"
 #include "kernels/softcut/softcut_cuda_check.h"
 #include "kernels/softcut/softcut_cuda_grads.h"
 
@@ -23,7 +24,9 @@ auto with_type(const Problem &p, F &&f) {
 
 template <class T>
 bool persistent_serves_as(const Problem &p, Solver solver) {
-  return (solver == Solver::multigrid ? cg_multigrid_blocks<T>(p.grid) : cg_blocks<T>(p.grid)) > 0;
+  if (solver == Solver::multigrid) return cg_multigrid_blocks<T>(p.grid) > 0;
+  if (solver == Solver::chebyshev) return chebyshev_blocks<T>(p.grid) > 0;
+  return cg_blocks<T>(p.grid) > 0;
 }
 
 bool persistent_serves(const Problem &p, Solver solver) {
@@ -82,6 +85,12 @@ void solve(const Problem &p, const Plan &plan, const Saved &saved, const Solve<T
     return chip_solve(p, s, arena.take<char>(static_cast<int64_t>(chip_workspace(p))), stream);
   if (plan.path == Path::cluster)
     return cluster_solve(p, s, arena.take<char>(static_cast<int64_t>(cluster_workspace(p))), stream);
+  if (plan.solver == Solver::chebyshev) {
+    const Chebyshev<T> c = carve_chebyshev(p.grid, a, s, arena);
+    start_frame(c.cg.frame, stream);
+    run_chebyshev(p.grid, plan.path, c, stream);
+    return finish_frame(c.cg.frame, p.grid, stream);
+  }
   const Cg<T> cg = carve_cg(a, s, plan.solver, arena);
   start_frame(cg.frame, stream);
   if (plan.solver == Solver::multigrid)
@@ -99,7 +108,10 @@ size_t solve_workspace(const Problem &p, const Plan &plan, const Stop &stop) {
   Arena arena;
   Solve<T> s{};
   s.stop = stop;
-  carve_cg(operator_of<T>(p), s, plan.solver, arena);
+  if (plan.solver == Solver::chebyshev)
+    carve_chebyshev(p.grid, operator_of<T>(p), s, arena);
+  else
+    carve_cg(operator_of<T>(p), s, plan.solver, arena);
   return arena.used();
 }
 
