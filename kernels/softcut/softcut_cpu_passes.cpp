@@ -10,12 +10,11 @@ constexpr int kBackwardFields = 1, kDoubleBackwardFields = 3;
 
 template <class T>
 Room<T> make_room(const Problem &p, Pass pass, int threads, Arena &arena) {
-  const int64_t matrices = p.grid.matrices();
   const bool batch = pass == Pass::forward && p.stop.batch;
   const int fields = pass == Pass::forward    ? 0
                      : pass == Pass::backward ? kBackwardFields
                                               : kDoubleBackwardFields;
-  return Room<T>::carve(p, batch ? matrices : team_count(threads, matrices), fields, threads, arena);
+  return Room<T>::carve(p, batch, fields, threads, arena);
 }
 
 // A workspace of a call that is about to begin.
@@ -31,6 +30,7 @@ template <class T>
 Task<T> forward_task(const Problem &p, const Outputs &out, const Saved &saved, int64_t m) {
   const int64_t first = m * p.grid.rhs(), at = first * p.grid.voxels();
   return {p.stop,
+          p.grid.rhs(),
           static_cast<const T *>(p.scores) + at,
           p.has_init ? static_cast<const T *>(p.init) + at : nullptr,
           false,
@@ -61,27 +61,27 @@ class BatchRule {
 
 // All systems in lock step.
 template <class T>
-void solve_batch(const Problem &p, const Room<T> &room, const Outputs &out, const Saved &saved, int threads,
-                 std::exception_ptr *error) {
-  const int64_t matrices = p.grid.matrices();
+void solve_batch(const Call<T> &call, const Outputs &out, int threads) {
+  const Problem &p = call.problem;
+  const Vectors<T> &all = call.room.vectors;  // [M][R]: the groups of such a call are whole
   const auto for_jobs = [&](const auto &f) {
-    for_images(threads, matrices, [&](const Team &team, int team_index, int64_t m) {
-      with_job(p, room, saved, team, team_index, m, m, forward_task<T>(p, out, saved, m), error, f);
+    for_images(threads, p.grid.matrices(), [&](const Team &team, int team_index, int64_t m) {
+      with_job(call, {team, team_index, m}, m, forward_task<T>(p, out, call.saved, m), f);
     });
   };
   const int64_t systems = p.grid.systems();
   const auto satisfied = [&] {
     BatchRule rule(p.stop, static_cast<double>(p.grid.voxels()));
-    for (int64_t n = 0; n < systems; ++n) rule.add(room.vectors.systems[n]);
+    for (int64_t n = 0; n < systems; ++n) rule.add(all.systems[n]);
     return rule.satisfied();
   };
   int iterations = 0;
   const auto goes_on = [&] {
     bool active = false;
     for (int64_t n = 0; n < systems; ++n)
-      if (room.vectors.active[n]) {
+      if (all.active[n]) {
         active = true;
-        iterations = room.vectors.systems[n].iterations;
+        iterations = all.systems[n].iterations;
       }
     return active && iterations < p.stop.max_iterations && !satisfied();
   };
@@ -89,7 +89,7 @@ void solve_batch(const Problem &p, const Room<T> &room, const Outputs &out, cons
   while (goes_on()) for_jobs([](const Job<T> &job) { advance(job); });
   const bool met = p.solver == Solver::direct || satisfied();
   for (int64_t n = 0; n < systems; ++n) {
-    System &s = room.vectors.systems[n];
+    System &s = all.systems[n];
     if (s.status != SEGPRIOR_CONVERGED || s.vanishes) continue;
     s.met = met;
     s.iterations = iterations;
@@ -139,7 +139,7 @@ void add_gradients(const Job<T> &job, const T *l, const T *x, bool add, const Ed
                              of(kDiagonal, next_row, line * (g.extent[2] - 1)),
                              of(kAnti, next_row, line * (g.extent[2] - 1)),
                              out.conductance ? out.conductance + row : nullptr};
-      for (int64_t r = 0; r < job.rhs(); ++r)
+      for (int64_t r = 0; r < g.rhs(); ++r)
         job.rows.gradients(span, l + r * job.voxels() + row, x + r * job.voxels() + row, add || r > 0, rows);
     });
   }
@@ -148,7 +148,7 @@ void add_gradients(const Job<T> &job, const T *l, const T *x, bool add, const Ed
 // to (+)= from, all right-hand sides, by this thread's share.
 template <class T>
 void add_field(const Job<T> &job, const T *from, T *to) {
-  const int64_t n = job.rhs() * job.voxels(), begin = job.team.begin(n);
+  const int64_t n = job.grid.rhs() * job.voxels(), begin = job.team.begin(n);
   job.rows.add(job.team.end(n) - begin, T{1}, from + begin, to + begin);
 }
 
@@ -176,12 +176,12 @@ void cpu_forward(const Problem &p, const Outputs &out, void *workspace, void *sa
   const Room<T> room = open_room<T>(p, Pass::forward, threads, workspace);
   prepare(p, room, saved, threads);
   std::exception_ptr error;
+  const Call<T> call{p, room, saved, &error};
   if (p.stop.batch)
-    solve_batch(p, room, out, saved, threads, &error);
+    solve_batch(call, out, threads);
   else
     for_images(threads, p.grid.matrices(), [&](const Team &team, int team_index, int64_t m) {
-      with_job(p, room, saved, team, team_index, team_index, m, forward_task<T>(p, out, saved, m), &error,
-               [](const Job<T> &job) { solve_matrix(job); });
+      solve_matrix(call, {team, team_index, m}, forward_task<T>(p, out, saved, m));
     });
   rethrow(error);
 }
@@ -196,14 +196,15 @@ void cpu_backward(const Problem &p, const void *x, const void *grad_x, const Gra
   const Saved saved = Saved::carve(p, arena);
   const Room<T> room = open_room<T>(p, Pass::backward, threads, workspace);
   std::exception_ptr error;
+  const Call<T> call{p, room, saved, &error};
   for_images(threads, p.grid.matrices(), [&](const Team &team, int team_index, int64_t m) {
     const int64_t first = m * room.rhs, at = first * room.voxels;
     T *l = target(grads.scores, grads.accumulate, at, room.team(team_index).fields);
-    const Task<T> task{
-        p.backward_stop, static_cast<const T *>(grad_x) + at,      nullptr, true, l, saved.status + first,
-        nullptr,         grads.info ? grads.info + first : nullptr};
-    with_job(p, room, saved, team, team_index, team_index, m, task, &error, [&](const Job<T> &job) {
-      solve_matrix(job);
+    const Place place{team, team_index, m};
+    solve_matrix(call, place,
+                 {p.backward_stop, room.rhs, static_cast<const T *>(grad_x) + at, nullptr, true, l,
+                  saved.status + first, nullptr, grads.info ? grads.info + first : nullptr});
+    with_job(call, place, team_index, Task<T>{}, [&](const Job<T> &job) {
       if (grads.scores && grads.accumulate) add_field(job, l, static_cast<T *>(grads.scores) + at);
       const EdgeArrays<T> out(p.grid, grads, m);
       if (out.any()) add_gradients(job, l, static_cast<const T *>(x) + at, grads.accumulate, out);
@@ -230,8 +231,10 @@ void cpu_double_backward(const Problem &p, const void *x_data, const void *l_dat
     change = change || in.edges[f];
   }
   std::exception_ptr error;
+  const Call<T> call{p, room, saved, &error};
   for_images(threads, g.matrices(), [&](const Team &team, int team_index, int64_t m) {
     const int64_t first = m * room.rhs, at = first * room.voxels, field = room.rhs * room.voxels;
+    const Place place{team, team_index, m};
     const Scratch<T> scratch = room.team(team_index);
     const T *x = static_cast<const T *>(x_data) + at, *l = static_cast<const T *>(l_data) + at;
     const T *a = in.scores ? static_cast<const T *>(in.scores) + at : nullptr;
@@ -242,29 +245,27 @@ void cpu_double_backward(const Problem &p, const void *x_data, const void *l_dat
     const Spans<T> spans(g, units, matrix_of<T>(perturbed, m), scratch.zeros, 0);
     // solution = A^-1 (given - A(b, c) v), to the caller too if he accumulates.
     const auto solve = [&](const T *given, const T *v, T *solution, void *wanted, segprior_info *info) {
-      const Task<T> task{p.backward_stop, rhs,
-                         nullptr,         true,
-                         solution,        saved.status + first,
-                         nullptr,         info ? info + first : nullptr};
-      with_job(p, room, saved, team, team_index, team_index, m, task, &error, [&](const Job<T> &job) {
-        for (int64_t u = team.begin(units.count); u < team.end(units.count); ++u)
-          for (int64_t r = 0; r < room.rhs; ++r) {
-            const int64_t field = r * room.voxels;
-            spans.for_unit(u, [&](const Span<T> &span, int64_t row) {
-              job.rows.residual(span, Norm::l2, T{1}, given ? given + field + row : scratch.zeros,
-                                v + field + row, nullptr, rhs + field + row);
-            });
-          }
-        team.barrier();
-        solve_matrix(job);
-        if (wanted && out.accumulate) add_field(job, solution, static_cast<T *>(wanted) + at);
-      });
+      for (int64_t u = team.begin(units.count); u < team.end(units.count); ++u)
+        for (int64_t r = 0; r < room.rhs; ++r) {
+          const int64_t field = r * room.voxels;
+          spans.for_unit(u, [&](const Span<T> &span, int64_t row) {
+            row_kernels<T>().residual(span, Norm::l2, T{1}, given ? given + field + row : scratch.zeros,
+                                      v + field + row, nullptr, rhs + field + row);
+          });
+        }
+      team.barrier();
+      solve_matrix(call, place,
+                   {p.backward_stop, room.rhs, rhs, nullptr, true, solution, saved.status + first, nullptr,
+                    info ? info + first : nullptr});
+      if (wanted && out.accumulate)
+        with_job(call, place, team_index, Task<T>{},
+                 [&](const Job<T> &job) { add_field(job, solution, static_cast<T *>(wanted) + at); });
     };
     if (out.grad_x || edges.any() || out.info) solve(a, x, y, out.grad_x, out.info);
     if (out.scores || edges.any() || out.info)
       solve(nullptr, l, z, out.scores, out.info ? out.info + g.systems() : nullptr);
     if (edges.any())
-      with_job(p, room, saved, team, team_index, team_index, m, Task<T>{}, &error, [&](const Job<T> &job) {
+      with_job(call, place, team_index, Task<T>{}, [&](const Job<T> &job) {
         add_gradients(job, y, l, out.accumulate, edges);
         if (change) add_gradients(job, z, x, true, edges);
       });

@@ -11,12 +11,25 @@ bool may_use(const Problem &p, Solver solver) {
   return p.solver == solver;
 }
 
+constexpr int64_t kCacheBytes = 1 << 20, kLastCacheBytes = 16 << 20;
+
 // Chebyshev's steps grow with the root of 1 / dominance and cost a sixth of a multigrid iteration.
-constexpr double kLeastChebyshevDominance = 0.004;
+constexpr double kLeastChebyshevDominance = 0.006;
 
 Solver choose(const Problem &p, double dominance) {
   if (p.solver != Solver::automatic) return p.solver;
   return dominance >= kLeastChebyshevDominance ? Solver::chebyshev : Solver::multigrid;
+}
+
+// Right-hand sides that advance together load the matrix once, which only pays where vectors come from memory
+// anyway. Those whose vectors fit in cache are solved one after another, or as many together as the cache
+// holds.
+template <class T>
+int64_t group_size(const Problem &p) {
+  const Grid &g = p.grid;
+  const int64_t bytes = 4 * g.voxels() * static_cast<int64_t>(sizeof(T));  // r, p, q, x
+  if (p.solver == Solver::direct || bytes > kLastCacheBytes) return g.rhs();
+  return std::max<int64_t>(1, std::min(g.rhs(), kCacheBytes / bytes));
 }
 
 }  // namespace
@@ -34,36 +47,38 @@ Saved Saved::carve(const Problem &p, Arena &arena) {
 }
 
 template <class T>
-Room<T> Room<T>::carve(const Problem &p, int64_t slots, int64_t fields, int threads, Arena &arena) {
+Room<T> Room<T>::carve(const Problem &p, bool together, int64_t fields, int threads, Arena &arena) {
   const Grid &g = p.grid;
   const bool chebyshev = may_use(p, Solver::chebyshev), multigrid = may_use(p, Solver::multigrid);
   const bool jacobi = may_use(p, Solver::jacobi), cg = jacobi || multigrid || may_use(p, Solver::cg);
   const int teams = team_count(threads, g.matrices()), size = team_size(threads, g.matrices());
+  const int64_t slots = together ? g.matrices() : teams;
   Room room;
   room.zeros = Units(g).zeros();
   room.voxels = g.voxels();
   room.rhs = g.rhs();
+  room.group = together ? room.rhs : group_size<T>(p);
   room.units = Units(g).count;
   room.fields = fields;
   room.cycle_bytes = 0;
   if (multigrid)
-    room.cycle_bytes = (cycle_scratch_bytes(g, g.rhs(), size) + Arena::kAlignment - 1) / Arena::kAlignment *
-                       Arena::kAlignment;
-  const int64_t field = room.rhs * room.voxels;
+    room.cycle_bytes = (cycle_scratch_bytes(g, room.group, size) + Arena::kAlignment - 1) /
+                       Arena::kAlignment * Arena::kAlignment;
+  const int64_t field = room.group * room.voxels;
   Vectors<T> &v = room.vectors;
   v.r = arena.take<T>(cg ? field : 0, slots);
   v.p = arena.take<T>(cg || chebyshev ? field : 0, slots);
   v.q = arena.take<T>(cg ? field : 0, slots);
   v.inverse_diagonal = arena.take<T>(jacobi || chebyshev ? room.voxels : 0, slots);
-  v.systems = arena.take<System>(room.rhs, slots);
-  v.active = arena.take<bool>(room.rhs, slots);
+  v.systems = arena.take<System>(room.group, slots);
+  v.active = arena.take<bool>(room.group, slots);
   Scratch<T> &s = room.scratch;
   s.zeros = arena.take<T>(room.zeros, teams);
-  for (double *&sum : s.partial) sum = arena.take<double>(room.rhs * room.units, teams);
-  s.dots = arena.take<double>(room.rhs, teams);
+  for (double *&sum : s.partial) sum = arena.take<double>(room.group * room.units, teams);
+  s.dots = arena.take<double>(room.group, teams);
   s.inspections = arena.take<Inspection>(room.units, teams);
   s.cycle = arena.take<char>(static_cast<int64_t>(room.cycle_bytes), teams);
-  s.fields = arena.take<T>(fields * field, teams);
+  s.fields = arena.take<T>(fields * room.rhs * room.voxels, teams);
   return room;
 }
 
@@ -71,16 +86,16 @@ template <class T>
 Vectors<T> Room<T>::slot(int64_t slot) const {
   const auto of = [&](T *array, int64_t size) { return array ? array + slot * size : nullptr; };
   const Vectors<T> &v = vectors;
-  return {of(v.r, rhs * voxels),          of(v.p, rhs * voxels),  of(v.q, rhs * voxels),
-          of(v.inverse_diagonal, voxels), v.systems + slot * rhs, v.active + slot * rhs};
+  return {of(v.r, group * voxels),        of(v.p, group * voxels),  of(v.q, group * voxels),
+          of(v.inverse_diagonal, voxels), v.systems + slot * group, v.active + slot * group};
 }
 
 template <class T>
 Scratch<T> Room<T>::team(int64_t team) const {
   Scratch<T> s = scratch;
   s.zeros += team * zeros;
-  for (double *&sum : s.partial) sum += team * rhs * units;
-  s.dots += team * rhs;
+  for (double *&sum : s.partial) sum += team * group * units;
+  s.dots += team * group;
   s.inspections += team * units;
   if (s.cycle) s.cycle += team * cycle_bytes;
   if (s.fields) s.fields += team * fields * rhs * voxels;

@@ -45,21 +45,21 @@ struct System {
   bool vanishes;  // rhs = 0
 };
 
-// Arrays for the systems of one matrix; absent ones are null.
+// Arrays for systems of one matrix that are solved together; absent ones are null.
 template <class T>
 struct Vectors {
-  T *r, *p, *q;         // [R][J]; Chebyshev: p is the other iterate. q also holds M^-1 r
+  T *r, *p, *q;         // [group][J]; Chebyshev: p is the other iterate. q also holds M^-1 r
   T *inverse_diagonal;  // [J]
-  System *systems;      // [R]
-  bool *active;         // [R] still iterates
+  System *systems;      // [group]
+  bool *active;         // [group] still iterates
 };
 
 // Scratch of a team.
 template <class T>
 struct Scratch {
   T *zeros;                 // [Units::zeros()]
-  double *partial[3];       // [R][units]
-  double *dots;             // [R]
+  double *partial[3];       // [group][units]
+  double *dots;             // [group]
   Inspection *inspections;  // [units]
   char *cycle;
   T *fields;  // [number asked for][R][J]
@@ -69,12 +69,13 @@ struct Scratch {
 template <class T>
 struct Room {
   int64_t zeros, voxels, rhs, units, fields;
+  int64_t group;  // right-hand sides that are solved together
   size_t cycle_bytes;
   Vectors<T> vectors;  // of slot 0
   Scratch<T> scratch;  // of team 0
 
-  // `slots`: how many jobs are alive at once, at least one per team.
-  static Room carve(const Problem &, int64_t slots, int64_t fields, int threads, Arena &);
+  // `together`: all jobs of a call are alive at once, else one per team.
+  static Room carve(const Problem &, bool together, int64_t fields, int threads, Arena &);
   Vectors<T> slot(int64_t slot) const;
   Scratch<T> team(int64_t team) const;
 };
@@ -84,16 +85,30 @@ inline bool is_failure(int32_t status) {
          status == SEGPRIOR_INVALID_PARAMETER;
 }
 
-// The systems of one matrix, and their results. Vectors are [R][J].
+// `count` systems of one matrix, and their results. Vectors are [count][J].
 template <class T>
 struct Task {
   Stop stop;
+  int64_t count;
   const T *rhs, *init;  // init null: start from rhs / d ...
   bool from_zero;       // ... or from 0
   T *x;
-  const int32_t *failed;  // [R] a failure: x becomes NaN
-  int32_t *status;        // [R] how it ended; may be `failed`. Null: not wanted
-  segprior_info *info;    // [R]; null: not wanted
+  const int32_t *failed;  // [count] a failure: x becomes NaN
+  int32_t *status;        // [count] how it ended; may be `failed`. Null: not wanted
+  segprior_info *info;    // [count]; null: not wanted
+
+  Task part(int64_t first, int64_t number, int64_t voxels) const {
+    const int64_t at = first * voxels;
+    return {stop,
+            number,
+            rhs + at,
+            init ? init + at : nullptr,
+            from_zero,
+            x + at,
+            failed + first,
+            status ? status + first : nullptr,
+            info ? info + first : nullptr};
+  }
 };
 
 // What a thread needs to work on them.
@@ -112,7 +127,7 @@ struct Job {
   const char *hierarchy;
   std::exception_ptr *error;
 
-  int64_t rhs() const { return grid.rhs(); }
+  int64_t rhs() const { return task.count; }
   int64_t voxels() const { return grid.voxels(); }
   const T *b(int64_t r) const { return task.rhs + r * voxels(); }
   T *x(int64_t r) const { return task.x + r * voxels(); }
@@ -193,31 +208,52 @@ void finish(const Job<T> &);
 template <class T>
 void conclude(const Job<T> &, const bool *batch_satisfied);
 
-// All of it, for rules per system.
-template <class T>
-void solve_matrix(const Job<T> &job) {
-  start(job);
-  while (job.any_active()) advance(job);
-  finish(job);
-  conclude(job, nullptr);
-}
-
 // ---- softcut_cpu_prepare.cpp ----
 // Inspects all matrices, chooses their solvers and builds hierarchies: saved.matrices and .hierarchies.
 template <class T>
 void prepare(const Problem &, const Room<T> &, const Saved &, int threads);
 
-// f(job) with the job of matrix m.
+// A call of the backend, and where in it a thread is.
+template <class T>
+struct Call {
+  const Problem &problem;
+  const Room<T> &room;
+  const Saved &saved;
+  std::exception_ptr *error;
+};
+struct Place {
+  const Team &team;
+  int team_index;
+  int64_t m;
+};
+
+// f(job) with the job of a task.
 template <class T, class F>
-void with_job(const Problem &p, const Room<T> &room, const Saved &saved, const Team &team, int team_index,
-              int64_t slot, int64_t m, const Task<T> &task, std::exception_ptr *error, const F &f) {
+void with_job(const Call<T> &call, const Place &place, int64_t slot, const Task<T> &task, const F &f) {
+  const Problem &p = call.problem;
   const Units units(p.grid);
-  const Matrix<T> matrix = matrix_of<T>(p, m);
-  const Scratch<T> scratch = room.team(team_index);
+  const Matrix<T> matrix = matrix_of<T>(p, place.m);
+  const Scratch<T> scratch = call.room.team(place.team_index);
   const Spans<T> spans(p.grid, units, matrix, scratch.zeros);
-  f(Job<T>{p.grid, task, team, units, spans, row_kernels<T>(), room.slot(slot), scratch, matrix,
-           saved.matrices[m], saved.hierarchies ? saved.hierarchies + m * saved.hierarchy_stride : nullptr,
-           error});
+  const Saved &saved = call.saved;
+  f(Job<T>{p.grid, task, place.team, units, spans, row_kernels<T>(), call.room.slot(slot), scratch, matrix,
+           saved.matrices[place.m],
+           saved.hierarchies ? saved.hierarchies + place.m * saved.hierarchy_stride : nullptr, call.error});
+}
+
+// Solves the systems of a matrix, by rules per system, as many at a time as there are vectors for.
+template <class T>
+void solve_matrix(const Call<T> &call, const Place &place, const Task<T> &task) {
+  const int64_t group = call.room.group;
+  for (int64_t first = 0; first < task.count; first += group) {
+    const Task<T> part = task.part(first, std::min(group, task.count - first), call.room.voxels);
+    with_job(call, place, place.team_index, part, [](const Job<T> &job) {
+      start(job);
+      while (job.any_active()) advance(job);
+      finish(job);
+      conclude(job, nullptr);
+    });
+  }
 }
 
 }  // namespace segprior::softcut
