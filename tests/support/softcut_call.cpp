@@ -25,8 +25,9 @@ segprior_info *info_data(const std::unique_ptr<DeviceArray> &array) {
 
 template <class Structure>
 void set_edges(Structure &structure, const EdgeTensors &tensors) {
-  for (int f = 0; f < kFamilies; ++f)
-    (f < kFirstDiagonal ? structure.edges[f] : structure.diagonals[f - kFirstDiagonal]) = view(tensors.of[f]);
+  for (int f = 0; f < kFirstDiagonal; ++f) structure.edges[f] = view(tensors.of[f]);
+  for (int d = 0; d < kFamilies - kFirstDiagonal; ++d)
+    structure.diagonals[d] = view(tensors.of[kFirstDiagonal + d]);
 }
 
 }  // namespace
