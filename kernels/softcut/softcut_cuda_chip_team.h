@@ -1,7 +1,7 @@
 // The blocks that solve one system together: one, or a cluster. A team can meet and add up numbers.
 //
 // Sums are the same in all threads and have a fixed order: the lanes of a warp by a butterfly, then the
-// warps, then the blocks. They are taken in the type of the data: a tree of at most 16 + 5 + 5 + 4 additions
+// warps, then the blocks. They are taken in the type of the data: a tree of at most 32 + 5 + 4 + 4 additions
 // on the longest way loses a few units in the last place, and doubles would take longer than the rest of an
 // iteration on devices with few units for them.
 #pragma once
