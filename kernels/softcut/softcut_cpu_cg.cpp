@@ -47,8 +47,10 @@ void precondition(const Job<T> &job) {
     System &s = job.system(r);
     s.beta = job.scratch.dots[r] / s.product;
     s.product = job.scratch.dots[r];
-    // r is up to date, but x has its last step still before it.
-    if (!(s.product > 0 && std::isfinite(s.product))) job.fail(r, SEGPRIOR_BREAKDOWN);
+    if (s.product > 0 && std::isfinite(s.product)) return;
+    if (!negligible(job, s)) return job.fail(r, SEGPRIOR_BREAKDOWN);
+    s.met = true;  // s.alpha stays: x has its last step still before it
+    job.vectors.active[r] = false;
   });
 }
 

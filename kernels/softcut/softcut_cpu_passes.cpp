@@ -1,4 +1,6 @@
 // Forward, backward and double backward of the CPU backend: solves, and the gradients from them.
+#include <algorithm>
+
 #include "kernels/softcut/softcut_cpu.h"
 #include "kernels/softcut/softcut_cpu_solve.h"
 
@@ -75,24 +77,25 @@ void solve_batch(const Call<T> &call, const Outputs &out, int threads) {
     for (int64_t n = 0; n < systems; ++n) rule.add(all.systems[n]);
     return rule.satisfied();
   };
-  int iterations = 0;
+  const auto iterations = [&] {
+    int most = 0;
+    for (int64_t n = 0; n < systems; ++n) most = std::max(most, all.systems[n].iterations);
+    return most;
+  };
   const auto goes_on = [&] {
-    bool active = false;
-    for (int64_t n = 0; n < systems; ++n)
-      if (all.active[n]) {
-        active = true;
-        iterations = all.systems[n].iterations;
-      }
-    return active && iterations < p.stop.max_iterations && !satisfied();
+    const bool *const active = all.active;
+    return std::find(active, active + systems, true) != active + systems &&
+           iterations() < p.stop.max_iterations && !satisfied();
   };
   for_jobs([](const Job<T> &job) { start(job); });
   while (goes_on()) for_jobs([](const Job<T> &job) { advance(job); });
   const bool met = p.solver == Solver::direct || satisfied();
+  const int done = iterations();
   for (int64_t n = 0; n < systems; ++n) {
     System &s = all.systems[n];
     if (s.status != SEGPRIOR_CONVERGED || s.vanishes) continue;
     s.met = met;
-    s.iterations = iterations;
+    s.iterations = done;
   }
   for_jobs([](const Job<T> &job) { finish(job); });
   const bool holds = satisfied();

@@ -1,7 +1,6 @@
 // The direct solver: sparse Cholesky factorisation by Eigen (headers only, approximate minimum degree
-// ordering), in float64 for both dtypes. One thread per matrix. It is the library's only solver that
+// ordering), in float64 for both dtypes. One thread per matrix. It is the only solver of SoftCut that
 // allocates.
-#include <limits>
 
 #include "kernels/common/error.h"
 #include "kernels/softcut/softcut_cpu_solve.h"
@@ -35,24 +34,26 @@ void for_edges(const Job<T> &job, int64_t unit, const F &f) {
   });
 }
 
+// The factor of a volume has more than 2^31 entries from about 120^3 voxels on.
+using Factor = Eigen::SimplicialLLT<Eigen::SparseMatrix<double, Eigen::ColMajor, int64_t>>;
+
 // The lower triangle.
 template <class T>
-Eigen::SparseMatrix<double> assemble(const Job<T> &job) {
+Factor::MatrixType assemble(const Job<T> &job) {
   using Eigen::Index;
   const Index n = static_cast<Index>(job.voxels());
   Eigen::VectorXd diagonal = Eigen::VectorXd::Ones(n);
   if (job.matrix.conductance)
     for (Index a = 0; a < n; ++a) diagonal[a] = static_cast<double>(job.matrix.conductance[a]);
-  std::vector<Eigen::Triplet<double, int>> entries;
+  std::vector<Eigen::Triplet<double, int64_t>> entries;
   for (int64_t u = 0; u < job.units.count; ++u)
     for_edges(job, u, [&](T weight, int64_t a, int64_t b) {
       diagonal[a] += static_cast<double>(weight);
       diagonal[b] += static_cast<double>(weight);
-      entries.emplace_back(static_cast<int>(std::max(a, b)), static_cast<int>(std::min(a, b)),
-                           -static_cast<double>(weight));
+      entries.emplace_back(std::max(a, b), std::min(a, b), -static_cast<double>(weight));
     });
-  for (Index a = 0; a < n; ++a) entries.emplace_back(static_cast<int>(a), static_cast<int>(a), diagonal[a]);
-  Eigen::SparseMatrix<double> matrix(n, n);
+  for (Index a = 0; a < n; ++a) entries.emplace_back(a, a, diagonal[a]);
+  Factor::MatrixType matrix(n, n);
   matrix.setFromTriplets(entries.begin(), entries.end());
   return matrix;
 }
@@ -64,10 +65,7 @@ void require_direct() {}
 template <class T>
 void solve_direct(const Job<T> &job) {
   if (!job.any_active()) return;
-  if (job.voxels() > std::numeric_limits<int>::max())
-    throw Error(SEGPRIOR_ERROR_SIZE_OVERFLOW,
-                "opts.solver = SEGPRIOR_SOFTCUT_DIRECT (5): more than 2^31 - 1 voxels");
-  const Eigen::SimplicialLLT<Eigen::SparseMatrix<double>> factor(assemble(job));
+  const Factor factor(assemble(job));
   Eigen::VectorXd b(static_cast<Eigen::Index>(job.voxels()));
   for (int64_t r = 0; r < job.rhs(); ++r) {
     if (!job.active(r)) continue;

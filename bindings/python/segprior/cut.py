@@ -136,7 +136,7 @@ def cut(image: np.ndarray, settings: CutSettings) -> Cut:
         absolute=True,
         threads=settings.threads,
     )
-    x, info = result.x[0, 0], result.info[0, 0]
+    x, info = np.clip(result.x[0, 0], 0, 1), result.info[0, 0]  # the last digits may lie outside
     return Cut(
         x=x,
         mask=x > 0.5,

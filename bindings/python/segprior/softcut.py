@@ -79,7 +79,7 @@ def softcut(
             diagonal or a multigrid cycle; "chebyshev": Chebyshev iteration, without dot products; "direct":
             a sparse Cholesky factorisation in float64 (CPU, libraries built with Eigen).
         tol: > 0; a system stops when ``|r| <= tol |p|``, r = p - A x its residual.
-        max_iters: cap of the iterations, >= 1. None: 100 with "multigrid", else 2000.
+        max_iters: cap of the iterations, >= 1. None: 500 with "multigrid", else 2000.
         x0: where the iteration starts, [B, K, *S] of the scores' dtype; a constant in `backward`. None: p / d.
         norm: "l2" or "l1", of the stopping rule.
         absolute: True: stop when the mean over the voxels of |r| ("l1"), or the root of the mean of r²
