@@ -27,7 +27,9 @@ namespace segprior::softcut::cuda {
 SEGPRIOR_HD inline int64_t quotient(int64_t a, int64_t b) {
   if (((a | b) >> 32) == 0) return static_cast<uint32_t>(a) / static_cast<uint32_t>(b);
   int64_t result = 0, rest = 0;
+#if defined(__CUDA_ARCH__)
 #pragma unroll 1
+#endif
   for (int bit = 62; bit >= 0; --bit) {
     rest = rest << 1 | (a >> bit & 1);
     if (rest >= b) rest -= b, result |= int64_t(1) << bit;

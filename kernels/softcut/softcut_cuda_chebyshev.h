@@ -174,6 +174,8 @@ struct ChebyshevPass {
   Chebyshev<T> c;
   int slot;
   bool flip;  // x_k is in now[1] and before[1], and goes to the others
+  // Partial sums of the residual's norm of x_k, and where those of x_k+8 go: late tiles still read the first.
+  double *norm_before, *norm_after;
   static constexpr const char *kName = "softcut_chebyshev_pass";
   static constexpr int kBlocksAtOnce = 2;
 
@@ -188,7 +190,7 @@ struct ChebyshevPass {
     const bool any =
         prepare(tile, c.cg.slot(slot ^ 1), systems, [&](int64_t n, CgState &state, double &first) {
           state = c.cg.slot(slot)[n];
-          decide(frame, n, state, warp_sum(frame.sums_of(frame.norm, n), tile.chunks), tile.leads);
+          decide(frame, n, state, warp_sum(frame.sums_of(norm_before, n), tile.chunks), tile.leads);
           if (state.status != kRunning) return false;
           const int i = static_cast<int>(n - tile.system);
           const int64_t left = frame.stop.max_iterations - state.iterations;
@@ -218,7 +220,7 @@ struct ChebyshevPass {
                         row * kSide, (piece - row * across) * kSide);
       }
       norm = block_sum(norm);
-      if (threadIdx.x == 0) frame.norm[(tile.system + i) * tile.chunks + tile.chunk] = norm;
+      if (threadIdx.x == 0) norm_after[(tile.system + i) * tile.chunks + tile.chunk] = norm;
     }
   }
 
@@ -342,10 +344,13 @@ template <class T, class Exec>
 SEGPRIOR_HD void iterate_passes(Exec &exec, const Chebyshev<T> &c) {
   const Frame<T> &frame = c.cg.frame;
   const int64_t tiles = tiles_of(frame.a);
+  double *const norm[2] = {frame.norm, c.cg.rz};  // rz is free after the start
   int slot = 0;
   for (int left = frame.stop.max_iterations;; left -= kSteps) {
-    if (frame.parts) exec.run(SumBatch<T>{frame.a.systems(), frame});
-    exec.run(ChebyshevPass<T>{tiles, c, slot, slot != 0});
+    Frame<T> now = frame;
+    now.norm = norm[slot];
+    if (frame.parts) exec.run(SumBatch<T>{frame.a.systems(), now});
+    exec.run(ChebyshevPass<T>{tiles, c, slot, slot != 0, norm[slot], norm[slot ^ 1]});
     if (exec.finished_for_next_decision() || left <= 0) return;
     slot ^= 1;
   }

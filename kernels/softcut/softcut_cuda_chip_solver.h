@@ -244,10 +244,10 @@ __device__ int32_t ChipBand<T, shape, P, Team>::iterate(double rhs_norm, double 
     if (sums[kNorm] <= limit) break;
     ending = SEGPRIOR_ITERATION_CAP;
     if (iterations == stop.max_iterations) break;
-    if (!(p_ap > 0) || !isfinite(p_ap) || !isfinite(rz) || !isfinite(sums[kApMAp])) {
-      // Where squares vanish the recurrence can tell no more.
-      constexpr T kVanishing = static_cast<T>(1e-30);
-      const bool vanishes = p_ap >= 0 && rz >= 0 && sums[kNorm] <= kVanishing;
+    const bool finite = isfinite(p_ap) && isfinite(rz) && isfinite(sums[kApMAp]);
+    if (!(p_ap > 0 && rz > 0) || !finite) {
+      // Where squares have underflown the recurrence can tell no more: the residual of x will.
+      const bool vanishes = finite && p_ap >= 0 && rz >= 0;
       ending = vanishes ? SEGPRIOR_CONVERGED : SEGPRIOR_BREAKDOWN;
       break;
     }

@@ -63,20 +63,17 @@ struct Point {
 
   SEGPRIOR_HD Point stepped(int offset) const {
     Point q = *this;
-#pragma unroll
     for (int a = 0; a < ND; ++a) q.at[a] += step_of(offset, a);
     return q;
   }
   SEGPRIOR_HD bool inside(const Extents<ND> &e) const {
     bool in = true;
-#pragma unroll
     for (int a = 0; a < ND; ++a) in = in && at[a] >= 0 && at[a] < e.n[a];
     return in;
   }
   // Of a point inside: whether the neighbour is so too.
   SEGPRIOR_HD bool has_neighbour(int offset, const Extents<ND> &e) const {
     bool in = true;
-#pragma unroll
     for (int a = 0; a < ND; ++a) {
       if (step_of(offset, a) < 0) in = in && at[a] > 0;
       if (step_of(offset, a) > 0) in = in && at[a] + 1 < e.n[a];
@@ -94,7 +91,6 @@ struct Point {
 template <int ND>
 SEGPRIOR_HD Point<ND> point_at(int64_t index, const Extents<ND> &e) {
   Point<ND> p{};
-#pragma unroll
   for (int a = 0; a < ND - 1; ++a) {
     p.at[a] = static_cast<int>(index % e.n[a]);
     index /= e.n[a];
