@@ -147,16 +147,16 @@ std::function<void(SoftcutArguments &)> edit(
   };
 }
 
-void check_tensor(const SoftcutCase &c, SoftcutFunction function, const SoftcutTensorArgument &argument) {
-  Device cpu({SEGPRIOR_CPU, 0});
-  SoftcutArguments probe(cpu, c);
-  const segprior_tensor given = *argument.slot(probe);
+namespace {
+
+// Every way in which a tensor argument, valid as given, can be wrong.
+void add_faults(const segprior_tensor &given, SoftcutFunction function, const SoftcutTensorArgument &argument,
+                std::vector<SoftcutBad> &table) {
   const size_t bytes = bytes_of(given);
   const bool lead = argument.name == "inputs.scores";
-
-  std::vector<SoftcutBad> table;
   const auto add = [&](const char *what, segprior_status status, std::function<void(EditedTensor &)> change) {
-    table.push_back({what, status, argument.name, edit(argument.slot, std::move(change))});
+    table.push_back(
+        {argument.name + ": " + what, status, argument.name, edit(argument.slot, std::move(change))});
   };
   add("bad dtype", SEGPRIOR_ERROR_DTYPE, [](EditedTensor &e) { e.tensor.dtype = 9; });
   add("masks' dtype", SEGPRIOR_ERROR_DTYPE, [](EditedTensor &e) { e.tensor.dtype = SEGPRIOR_UINT8; });
@@ -212,6 +212,17 @@ void check_tensor(const SoftcutCase &c, SoftcutFunction function, const SoftcutT
   if (argument.required)
     table.push_back({"NULL", SEGPRIOR_ERROR_NULL_POINTER, argument.name,
                      [=](SoftcutArguments &a) { argument.slot(a) = nullptr; }});
+}
+
+}  // namespace
+
+void check_tensors(const SoftcutCase &c, SoftcutFunction function,
+                   const std::vector<SoftcutTensorArgument> &arguments) {
+  Device cpu({SEGPRIOR_CPU, 0});
+  SoftcutArguments probe(cpu, c);
+  std::vector<SoftcutBad> table;
+  for (const SoftcutTensorArgument &argument : arguments)
+    add_faults(*argument.slot(probe), function, argument, table);
   check_bad(c, function, table);
 }
 

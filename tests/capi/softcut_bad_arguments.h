@@ -86,7 +86,8 @@ std::function<void(SoftcutArguments &)> edit(
     const std::function<const segprior_tensor *&(SoftcutArguments &)> &slot,
     std::function<void(EditedTensor &)> change);
 
-// Spoils one tensor argument in every way a tensor can be wrong.
-void check_tensor(const SoftcutCase &c, SoftcutFunction function, const SoftcutTensorArgument &argument);
+// Spoils each of the tensor arguments in every way a tensor can be wrong.
+void check_tensors(const SoftcutCase &c, SoftcutFunction function,
+                   const std::vector<SoftcutTensorArgument> &arguments);
 
 }  // namespace segprior::test

@@ -11,10 +11,17 @@ using Function = SoftcutFunction;
 using Argument = SoftcutTensorArgument;
 using Arguments = SoftcutArguments;
 
+// On a path that needs a workspace.
 SoftcutCase plane() {
-  return SoftcutCase({5, 7}, 3, 2).f32().diagonals().conductance(2).init().tolerance(1e-3);
+  return SoftcutCase({5, 7}, 3, 2)
+      .f32()
+      .diagonals()
+      .conductance(2)
+      .init()
+      .path(SEGPRIOR_PATH_STREAMING)
+      .cap(2);
 }
-SoftcutCase volume() { return SoftcutCase({3, 4, 5}, 2, 2).shared().tolerance(1e-3); }
+SoftcutCase volume() { return SoftcutCase({3, 4, 5}, 2, 2).shared().path(SEGPRIOR_PATH_STREAMING).cap(2); }
 
 // A member of one of the structs of a call.
 template <class Structure>
@@ -42,66 +49,68 @@ using Grad = segprior_softcut_grads;
 using Cotangent = segprior_softcut_cotangents;
 using Second = segprior_softcut_second_grads;
 
-void check(const SoftcutCase &c, Function function, const std::vector<Argument> &list) {
-  for (const Argument &argument : list) check_tensor(c, function, argument);
-}
-
 }  // namespace
 
 TEST_CASE("softcut arguments: every input, every way to be wrong [small]") {
   for (Function function : kSoftcutFunctions) {
-    check(plane(), function,
-          {member("inputs.scores", &SoftcutCall::inputs, &In::scores, true),
-           edges("inputs", &SoftcutCall::inputs, 0, true), edges("inputs", &SoftcutCall::inputs, 1, true),
-           diagonals("inputs", &SoftcutCall::inputs, 0, true),
-           diagonals("inputs", &SoftcutCall::inputs, 1, true),
-           member("inputs.conductance", &SoftcutCall::inputs, &In::conductance),
-           member("inputs.init", &SoftcutCall::inputs, &In::init)});
-    for (int axis = 0; axis < 3; ++axis)
-      check(volume(), function, {edges("inputs", &SoftcutCall::inputs, axis, true)});
+    check_tensors(
+        plane(), function,
+        {member("inputs.scores", &SoftcutCall::inputs, &In::scores, true),
+         edges("inputs", &SoftcutCall::inputs, 0, true), edges("inputs", &SoftcutCall::inputs, 1, true),
+         diagonals("inputs", &SoftcutCall::inputs, 0, true),
+         diagonals("inputs", &SoftcutCall::inputs, 1, true),
+         member("inputs.conductance", &SoftcutCall::inputs, &In::conductance),
+         member("inputs.init", &SoftcutCall::inputs, &In::init)});
+    check_tensors(
+        volume(), function,
+        {edges("inputs", &SoftcutCall::inputs, 0, true), edges("inputs", &SoftcutCall::inputs, 1, true),
+         edges("inputs", &SoftcutCall::inputs, 2, true)});
   }
 }
 
 TEST_CASE("softcut arguments: every output and gradient, every way to be wrong [small]") {
-  check(plane(), Function::forward, {member("outputs.x", &SoftcutCall::outputs, &Out::x, true, true)});
-  check(plane(), Function::backward,
-        {{"x", true, false, [](Arguments &a) -> const segprior_tensor *& { return a.x; }},
-         {"grad_x", true, false, [](Arguments &a) -> const segprior_tensor *& { return a.grad_x; }},
-         member("grads.scores", &SoftcutCall::grads, &Grad::scores, false, true),
-         edges("grads", &SoftcutCall::grads, 0, false, true),
-         edges("grads", &SoftcutCall::grads, 1, false, true),
-         diagonals("grads", &SoftcutCall::grads, 0, false, true),
-         diagonals("grads", &SoftcutCall::grads, 1, false, true),
-         member("grads.conductance", &SoftcutCall::grads, &Grad::conductance, false, true)});
-  check(volume(), Function::backward, {edges("grads", &SoftcutCall::grads, 2, false, true)});
+  check_tensors(plane(), Function::forward,
+                {member("outputs.x", &SoftcutCall::outputs, &Out::x, true, true)});
+  check_tensors(plane(), Function::backward,
+                {{"x", true, false, [](Arguments &a) -> const segprior_tensor *& { return a.x; }},
+                 {"grad_x", true, false, [](Arguments &a) -> const segprior_tensor *& { return a.grad_x; }},
+                 member("grads.scores", &SoftcutCall::grads, &Grad::scores, false, true),
+                 edges("grads", &SoftcutCall::grads, 0, false, true),
+                 edges("grads", &SoftcutCall::grads, 1, false, true),
+                 diagonals("grads", &SoftcutCall::grads, 0, false, true),
+                 diagonals("grads", &SoftcutCall::grads, 1, false, true),
+                 member("grads.conductance", &SoftcutCall::grads, &Grad::conductance, false, true)});
+  check_tensors(volume(), Function::backward, {edges("grads", &SoftcutCall::grads, 2, false, true)});
 }
 
 TEST_CASE("softcut arguments: every tensor of the double backward, every way to be wrong [small]") {
-  check(plane(), Function::double_backward,
-        {{"x", true, false, [](Arguments &a) -> const segprior_tensor *& { return a.x; }},
-         {"grad_scores", true, false, [](Arguments &a) -> const segprior_tensor *& { return a.grad_scores; }},
-         member("cotangents.scores", &SoftcutCall::cotangents, &Cotangent::scores),
-         edges("cotangents", &SoftcutCall::cotangents, 0),
-         edges("cotangents", &SoftcutCall::cotangents, 1),
-         diagonals("cotangents", &SoftcutCall::cotangents, 0),
-         diagonals("cotangents", &SoftcutCall::cotangents, 1),
-         member("cotangents.conductance", &SoftcutCall::cotangents, &Cotangent::conductance),
-         member("grads.grad_x", &SoftcutCall::second_grads, &Second::grad_x, false, true),
-         member("grads.scores", &SoftcutCall::second_grads, &Second::scores, false, true),
-         edges("grads", &SoftcutCall::second_grads, 0, false, true),
-         edges("grads", &SoftcutCall::second_grads, 1, false, true),
-         diagonals("grads", &SoftcutCall::second_grads, 0, false, true),
-         diagonals("grads", &SoftcutCall::second_grads, 1, false, true),
-         member("grads.conductance", &SoftcutCall::second_grads, &Second::conductance, false, true)});
-  check(volume(), Function::double_backward,
-        {edges("cotangents", &SoftcutCall::cotangents, 2),
-         edges("grads", &SoftcutCall::second_grads, 2, false, true)});
+  check_tensors(
+      plane(), Function::double_backward,
+      {{"x", true, false, [](Arguments &a) -> const segprior_tensor *& { return a.x; }},
+       {"grad_scores", true, false, [](Arguments &a) -> const segprior_tensor *& { return a.grad_scores; }},
+       member("cotangents.scores", &SoftcutCall::cotangents, &Cotangent::scores),
+       edges("cotangents", &SoftcutCall::cotangents, 0),
+       edges("cotangents", &SoftcutCall::cotangents, 1),
+       diagonals("cotangents", &SoftcutCall::cotangents, 0),
+       diagonals("cotangents", &SoftcutCall::cotangents, 1),
+       member("cotangents.conductance", &SoftcutCall::cotangents, &Cotangent::conductance),
+       member("grads.grad_x", &SoftcutCall::second_grads, &Second::grad_x, false, true),
+       member("grads.scores", &SoftcutCall::second_grads, &Second::scores, false, true),
+       edges("grads", &SoftcutCall::second_grads, 0, false, true),
+       edges("grads", &SoftcutCall::second_grads, 1, false, true),
+       diagonals("grads", &SoftcutCall::second_grads, 0, false, true),
+       diagonals("grads", &SoftcutCall::second_grads, 1, false, true),
+       member("grads.conductance", &SoftcutCall::second_grads, &Second::conductance, false, true)});
+  check_tensors(volume(), Function::double_backward,
+                {edges("cotangents", &SoftcutCall::cotangents, 2),
+                 edges("grads", &SoftcutCall::second_grads, 2, false, true)});
 }
 
 TEST_CASE("softcut arguments: the exported values, every way to be wrong [small]") {
   for (const SoftcutCase &c : {plane(), volume()})
-    check_tensor(c, Function::csr,
-                 {"values", true, true, [](Arguments &a) -> const segprior_tensor *& { return a.values; }});
+    check_tensors(
+        c, Function::csr,
+        {{"values", true, true, [](Arguments &a) -> const segprior_tensor *& { return a.values; }}});
 }
 
 // Only edges and diagonals, their gradients and cotangents may have 16 bits, and then all of them.

@@ -118,7 +118,7 @@ SoftcutSettings settings_of(const SoftcutCase &c) {
   opts.solver = static_cast<int32_t>(c.solver_);  // in the order of SEGPRIOR_SOFTCUT_*
   opts.path = c.path_;
   opts.tolerance = opts.backward_tolerance = c.tolerance();
-  opts.max_iterations = c.cap_;
+  if (c.cap_ > 0 || c.size_ != SoftcutCase::Size::full) opts.max_iterations = c.cap();
   opts.norm = c.l1_ ? SEGPRIOR_NORM_L1 : SEGPRIOR_NORM_L2;
   opts.absolute = c.absolute_;
   opts.batch = c.batch_rule_;

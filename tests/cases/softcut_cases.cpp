@@ -14,7 +14,7 @@ constexpr int32_t kPaths[] = {SEGPRIOR_PATH_STREAMING, SEGPRIOR_PATH_ON_CHIP, SE
 
 // Small enough for the race detector: every solver and path once.
 void add_race(List &list) {
-  const auto add = [&](SoftcutCase c) { list.push_back(c.tolerance(1e-3).race()); };
+  const auto add = [&](SoftcutCase c) { list.push_back(c.tolerance(1e-2).race()); };
   add(SoftcutCase({7, 9}, 2).f32().solver(Solver::cg).path(SEGPRIOR_PATH_STREAMING));
   add(SoftcutCase({7, 9}, 2).f32().solver(Solver::multigrid).path(SEGPRIOR_PATH_STREAMING).conductance(2));
   add(SoftcutCase({5, 6}, 2).f32().solver(Solver::multigrid).path(SEGPRIOR_PATH_PERSISTENT).shared());
@@ -25,11 +25,15 @@ void add_race(List &list) {
   add(SoftcutCase({6, 7}, 2).bf16().solver(Solver::cg).accumulate());
 }
 
-// For the fake runtime. Paths that serve a case are all taken where it names none.
+// For the fake runtime. Paths that serve a case are all taken where it names none. Loose tolerances: an error
+// in a kernel is larger than they are.
 void add_small(List &list) {
-  const auto add = [&](SoftcutCase c) { list.push_back(c.small()); };
+  const auto add = [&](SoftcutCase c) {
+    if (c.tolerance_ == 0) c.tolerance(c.float32_ ? 1e-3 : 1e-5);
+    list.push_back(c.small());
+  };
   for (Solver solver : kIterative) {
-    add(SoftcutCase({9, 14}, 3, 2).name("solver").f32().solver(solver).tolerance(1e-4));
+    add(SoftcutCase({9, 11}, 3).name("solver").f32().solver(solver));
     add(SoftcutCase({6, 5}, 2).name("solver").diagonals().conductance(2).shared().solver(solver));
     add(SoftcutCase({4, 5, 6}, 2).name("solver, 3-D").f32().shared().conductance(2).solver(solver));
   }
@@ -39,9 +43,9 @@ void add_small(List &list) {
     add(SoftcutCase({1, 31}, 2).name("thin").f32().diagonals().solver(solver));
     add(SoftcutCase({37, 1, 2}, 1).name("thin").f32().solver(solver));
   }
-  add(SoftcutCase({5, 7}, 21).name("many classes").f32().shared().tolerance(1e-4));
+  add(SoftcutCase({5, 4}, 21).name("many classes").f32().shared().tolerance(1e-2));
   add(SoftcutCase({3, 3}, 1, 5).name("batch").f32());
-  add(SoftcutCase({9, 8}, 2).name("strong").weights(100).tolerance(1e-8).solver(Solver::multigrid));
+  add(SoftcutCase({9, 8}, 1).name("strong").weights(100).solver(Solver::multigrid));
   add(SoftcutCase({9, 8}, 2).name("no coupling").f32().weights(0, Weights::constant));
   add(SoftcutCase({9, 8}, 2).name("cut edges").f32().weights(2, Weights::cut));
   add(SoftcutCase({6, 7}, 2).f16().shared().diagonals().conductance(2).accumulate());
@@ -50,9 +54,17 @@ void add_small(List &list) {
   add(SoftcutCase({6, 7}, 2, 2).name("rule").f32().l1());
   add(SoftcutCase({6, 7}, 2, 2).name("rule").f32().absolute().solver(Solver::multigrid));
   add(SoftcutCase({6, 7}, 2, 2).name("cap").f32().weights(30).tolerance(1e-6).cap(3));
+  // Many tiles, one after another: none may see what another one leaves for the next pass.
+  add(SoftcutCase({97, 101}, 1)
+          .name("passes")
+          .f32()
+          .weights(0.3)
+          .tolerance(1e-2)
+          .solver(Solver::chebyshev)
+          .path(SEGPRIOR_PATH_STREAMING));
   // Several tiles of work, several blocks of a cluster.
-  add(SoftcutCase({37, 41}, 1).name("tiles").f32().weights(0.3).tolerance(1e-2).solver(Solver::jacobi));
-  add(SoftcutCase({37, 41}, 1).name("tiles").f32().weights(0.3).tolerance(1e-2).solver(Solver::multigrid));
+  add(SoftcutCase({37, 41}, 1).name("tiles").f32().weights(0.1).tolerance(1e-1).solver(Solver::jacobi));
+  add(SoftcutCase({37, 41}, 1).name("tiles").f32().weights(0.1).tolerance(1e-1).solver(Solver::multigrid));
 }
 
 void add_extents(List &list) {

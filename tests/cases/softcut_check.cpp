@@ -49,8 +49,8 @@ std::vector<int32_t> paths_of(Device &device, const SoftcutCase &c) {
   SoftcutCall call(device, make_problem(c), settings_of(c));
   const bool cuda = device.which().type == SEGPRIOR_CUDA;
   if (call.query() == SEGPRIOR_ERROR_NOT_SUPPORTED) return {};
-  std::vector<int32_t> paths{c.path_};
-  if (!cuda || c.path_ != SEGPRIOR_PATH_AUTO) return paths;
+  if (!cuda || c.path_ != SEGPRIOR_PATH_AUTO) return {c.path_};
+  std::vector<int32_t> paths;
   for (int32_t path :
        {SEGPRIOR_PATH_STREAMING, SEGPRIOR_PATH_ON_CHIP, SEGPRIOR_PATH_CLUSTER, SEGPRIOR_PATH_PERSISTENT}) {
     call.opts.path = path;
@@ -165,11 +165,6 @@ class Check {
     s.opts.accumulate = c_.accumulate_;
     return s;
   }
-  int cap() const {
-    if (c_.cap_ > 0) return c_.cap_;
-    return c_.solver_ == SoftcutCase::Solver::multigrid ? 500 : 2000;
-  }
-
   // Statuses and residuals of `systems` solves A values = rhs, of which rhs is known up to rhs_noise.
   // `values` empty: they are not known well enough to compute residuals.
   void check_infos(const std::string &what, const segprior_info *infos, const Rule &rule, const Array &values,
@@ -191,9 +186,9 @@ class Check {
       const double tolerance = c_.tolerance();
       CHECK(std::fabs(infos[n].residual - own[n]) <= own_noise[n] + 1e-5 * own[n]);
       CHECK(infos[n].iterations >= 0);
-      CHECK(infos[n].iterations <= cap());
+      CHECK(infos[n].iterations <= c_.cap());
       if (rule.batch) CHECK(infos[n].iterations == infos[0].iterations);
-      if (c_.solver_ == SoftcutCase::Solver::chebyshev && infos[n].iterations < cap())
+      if (c_.solver_ == SoftcutCase::Solver::chebyshev && infos[n].iterations < c_.cap())
         CHECK(infos[n].iterations % 8 == 0);
       // The recurrence of the residual drifts away by one rounding of A x an iteration.
       const double drift = slack * (10 + infos[n].iterations);
@@ -205,7 +200,7 @@ class Check {
       } else {
         CHECK(infos[n].status == SEGPRIOR_ITERATION_CAP);
         CHECK(c_.cap_ > 0);
-        CHECK(infos[n].iterations == cap());
+        CHECK(infos[n].iterations == c_.cap());
         CHECK(decides >= tolerance * (1 - 1e-5) - slack);
       }
     }

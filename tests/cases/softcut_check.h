@@ -22,7 +22,8 @@ struct SoftcutPrepared {
 };
 
 // The paths of a device that have to be checked for a case: the one that it names or, where it names none,
-// automatic and each that serves it. Empty: the device, or this build, does not have what the case asks for.
+// each that serves it (automatic is one of them). Empty: the device, or this build, does not have what the
+// case asks for.
 std::vector<int32_t> paths_of(Device &device, const SoftcutCase &c);
 
 // While it lives, the fake CUDA device has thread-block clusters. Nothing elsewhere.

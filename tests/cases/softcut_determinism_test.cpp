@@ -43,7 +43,7 @@ std::vector<SoftcutCase> selection(bool tiny) {
   std::vector<SoftcutCase> list;
   int seen = 0;
   for (const SoftcutCase &c : softcut_cases())
-    if (tiny ? c.size_ == SoftcutCase::Size::race : seen++ % 9 == 0) list.push_back(c);
+    if (tiny ? c.size_ == SoftcutCase::Size::race : seen++ % 23 == 0) list.push_back(c);
   return list;
 }
 
@@ -57,7 +57,7 @@ void check_buffers(bool tiny) {
         SoftcutSettings settings = settings_of(c);
         settings.opts.path = path;
         const Bytes first = run(c, device, settings);
-        CHECK_MESSAGE(run(c, device, settings) == first, "a second run gives other bits");
+        if (!tiny) CHECK_MESSAGE(run(c, device, settings) == first, "a second run gives other bits");
         settings.canaries = true;
         settings.poison = 0x00;
         CHECK_MESSAGE(run(c, device, settings) == first,
@@ -142,8 +142,9 @@ TEST_CASE("softcut: each system is computed as if it were alone [small]") {
     for (Solver solver : {Solver::cg, Solver::multigrid}) {
       Device device(which);
       for (bool shared : {false, true}) {
-        SoftcutCase c({6, 9}, 2, 2);
-        c.f32().conductance(2).solver(solver).tolerance(1e-3).absolute();
+        if (shared == (solver == Solver::cg)) continue;  // the other way round: in the full test
+        SoftcutCase c({4, 5}, 2, 2);
+        c.f32().conductance(2).solver(solver).tolerance(1e-2).absolute().small();
         if (shared) c.shared();
         for (int32_t path : paths_of(device, c)) check_alone(c, device, path);
       }

@@ -93,7 +93,7 @@ class Differences {
   SoftcutSettings settings_;
 };
 
-void check_differences(const SoftcutCase &c, Device &device) {
+void check_differences(const SoftcutCase &c, Device &device, bool entries = true) {
   INFO("add(" << c.text() << "); on " << name_of(device.which()));
   Differences differences(c, device);
   const Problem p = make_problem(c);
@@ -142,6 +142,7 @@ void check_differences(const SoftcutCase &c, Device &device) {
         next.size + size.size);
 
   // One entry of each input.
+  if (!entries) return;
   const auto entry = [&](const std::string &what, const Array &values, Array Gradients::*member, int family,
                          double relative) {
     if (values.empty()) return;
@@ -182,7 +183,8 @@ TEST_CASE("softcut: gradients are difference quotients, small [small]") {
   using Solver = SoftcutCase::Solver;
   for (segprior_device which : all_devices()) {
     Device device(which);
-    check_differences(SoftcutCase({4, 5}, 2).shared().diagonals().conductance(2).weights(0.5), device);
-    check_differences(SoftcutCase({3, 4}, 2).conductance(2).weights(0.5).solver(Solver::multigrid), device);
+    check_differences(SoftcutCase({3, 3}, 2).shared().diagonals().conductance(2).weights(0.5), device, false);
+    check_differences(SoftcutCase({3, 3}, 1).conductance(2).weights(0.5).solver(Solver::multigrid), device,
+                      false);
   }
 }
