@@ -44,7 +44,7 @@ SEGPRIOR_API segprior_status segprior_csr_opts_init(segprior_csr_opts *opts, siz
  * threads). All memory is the context device's, tensors C-contiguous and all of one dtype, float32 or
  * float64.
  *
- * rows, entries: of A, each < 2^31.
+ * rows, entries: of A, each < 2^31 - 1.
  * row_offsets [rows + 1], columns [entries], 4-byte aligned, values [entries]: compressed rows, both
  * triangles, columns strictly ascending in each row, every diagonal entry stored, all values finite. These
  * rules are checked first: SEGPRIOR_ERROR_VALUE names the first row that breaks one, nothing is written then.

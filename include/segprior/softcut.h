@@ -90,7 +90,7 @@ typedef struct segprior_softcut_inputs {
   const segprior_tensor *diagonals[2]; /* 2-D only, both or none; >= 0 and finite */
   const segprior_tensor *conductance; /* d [B, K, *S] or [B, 1, *S] as the edges; > 0 and finite. Absent: 1 */
   const segprior_tensor *init; /* x0 [B, K, *S], where the iteration starts. Absent: p / d. A constant in
-                                  backward, ignored by _DIRECT */
+                                  backward; _DIRECT checks that it is finite, no more */
 } segprior_softcut_inputs;
 
 /* Outputs of forward. All are overwritten. None may overlap another argument.
@@ -128,7 +128,7 @@ SEGPRIOR_API segprior_status segprior_softcut_workspace_size(segprior_context *c
                                                              size_t *double_backward_bytes);
 
 /* Bytes of `saved`, which forward leaves for the backward calls: the multigrid hierarchy, so that it is built
- * once. About 60 (2-D) or 100 (3-D) bytes per voxel and matrix with multigrid, little without. */
+ * once. 23 to 40 bytes per voxel and matrix with multigrid (more where rows are short), little without. */
 SEGPRIOR_API segprior_status segprior_softcut_saved_size(segprior_context *context,
                                                          const segprior_softcut_opts *opts,
                                                          const segprior_softcut_inputs *inputs,
