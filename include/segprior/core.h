@@ -159,10 +159,10 @@ enum {
   SEGPRIOR_BREAKDOWN = 4, /* the numbers exceed the floating-point range (tiny eps): results are NaN */
   SEGPRIOR_INVALID_PARAMETER = 5, /* a parameter in device memory is outside its domain (eps <= 0, negative
                                      edge, lower > upper, ...): all results of the item are NaN */
-  SEGPRIOR_PRECISION_LIMIT = 6    /* since 0.3. The iteration met the tolerance by its own account, but the
-                                     residual    computed anew from the result, the one reported, does not: rounding
-                                     of the result    or gathered on the way keeps it above. Far above, only a wider
-                                     dtype helps; just    above, starting again from the result may */
+  /* since 0.3. The iteration met the tolerance by its own account, but the residual computed anew from the
+     result, the one reported, does not: rounding, of the result or gathered on the way, keeps it above. Far
+     above, only a wider dtype helps; just above, starting again from the result may. */
+  SEGPRIOR_PRECISION_LIMIT = 6
 };
 
 /* 16 bytes, written in the context's device memory by compute calls, one per batch item (softmax) or per
