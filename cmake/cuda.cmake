@@ -4,7 +4,7 @@
 # of the newest one, which the driver compiles on later devices. sm_90a instead of sm_90: it runs on the same
 # chips and may use Hopper's own instructions; its PTX would run nowhere else, so PTX is compute_90's.
 # While developing, one architecture compiles several times faster: -DSEGPRIOR_CUDA_ARCHITECTURES=90-real
-# (preset `dev`), or `native` for the devices of this machine.
+# (preset `dev`), `native` for the devices of this machine, or CMake's own environment variable CUDAARCHS.
 
 set(SEGPRIOR_CUDA_ARCHITECTURES "" CACHE STRING
     "CUDA architectures in CMake's spelling (80-real;90-virtual;native); empty: all that are supported")
@@ -37,6 +37,8 @@ if(SEGPRIOR_CUDA)
   if(nvcc_program)
     if(SEGPRIOR_CUDA_ARCHITECTURES)
       set(CMAKE_CUDA_ARCHITECTURES ${SEGPRIOR_CUDA_ARCHITECTURES})
+    elseif(DEFINED ENV{CUDAARCHS})
+      set(CMAKE_CUDA_ARCHITECTURES $ENV{CUDAARCHS})
     else()
       segprior_default_architectures(${nvcc_program} CMAKE_CUDA_ARCHITECTURES)
     endif()
