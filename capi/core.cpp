@@ -191,7 +191,8 @@ segprior_status segprior_tensor_from_dlpack(const void *dl_tensor, segprior_tens
     if (!dl_tensor) reject(SEGPRIOR_ERROR_NULL_POINTER, "dl_tensor is NULL");
     if (!out) reject(SEGPRIOR_ERROR_NULL_POINTER, "out is NULL");
     const DlTensor &dl = *static_cast<const DlTensor *>(dl_tensor);
-    constexpr int kCudaHost = 3, kCudaManaged = 13, kUnsigned = 1, kFloat = 2, kBfloat = 4, kBool = 6;
+    constexpr int kCudaHost = 3, kCudaManaged = 13, kInt = 0, kUnsigned = 1, kFloat = 2, kBfloat = 4,
+                  kBool = 6;
     segprior_tensor tensor{dl.data, dl.device, 0, dl.ndim, dl.shape, dl.strides, dl.byte_offset};
     if (dl.device.type == kCudaHost || dl.device.type == SEGPRIOR_CPU) tensor.device = {SEGPRIOR_CPU, 0};
     if (dl.device.type == kCudaManaged) tensor.device.type = SEGPRIOR_CUDA;
@@ -202,13 +203,15 @@ segprior_status segprior_tensor_from_dlpack(const void *dl_tensor, segprior_tens
       int code, bits, dtype;
     } known[] = {{kFloat, 32, SEGPRIOR_FLOAT32}, {kFloat, 64, SEGPRIOR_FLOAT64},
                  {kFloat, 16, SEGPRIOR_FLOAT16}, {kBfloat, 16, SEGPRIOR_BFLOAT16},
-                 {kUnsigned, 8, SEGPRIOR_UINT8}, {kBool, 8, SEGPRIOR_UINT8}};
+                 {kUnsigned, 8, SEGPRIOR_UINT8}, {kBool, 8, SEGPRIOR_UINT8},
+                 {kInt, 32, SEGPRIOR_INT32},     {kInt, 64, SEGPRIOR_INT64}};
     for (const auto &type : known)
       if (dl.type_code == type.code && dl.bits == type.bits && dl.lanes == 1) tensor.dtype = type.dtype;
     if (tensor.dtype == 0)
-      reject(SEGPRIOR_ERROR_DTYPE, "dl_tensor: type code " + std::to_string(dl.type_code) + ", " +
-                                       std::to_string(dl.bits) + " bits, " + std::to_string(dl.lanes) +
-                                       " lanes; need float16, bfloat16, float32, float64, uint8 or bool");
+      reject(SEGPRIOR_ERROR_DTYPE,
+             "dl_tensor: type code " + std::to_string(dl.type_code) + ", " + std::to_string(dl.bits) +
+                 " bits, " + std::to_string(dl.lanes) +
+                 " lanes; need float16, bfloat16, float32, float64, uint8, bool, int32 or int64");
     *out = tensor;
   });
 }

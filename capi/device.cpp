@@ -56,6 +56,14 @@ void read_sync(segprior_device device, void *stream, const void *data, size_t by
   check(cudaStreamSynchronize(queue), "cudaStreamSynchronize");
 }
 
+void clear(const segprior_context &context, void *data, size_t bytes) {
+  if (!data || bytes == 0) return;
+  if (context.device.type == SEGPRIOR_CPU)
+    std::memset(data, 0, bytes);
+  else
+    check(cudaMemsetAsync(data, 0, bytes, static_cast<cudaStream_t>(context.stream)), "cudaMemsetAsync");
+}
+
 #else
 
 int device_count(int32_t type) { return type == SEGPRIOR_CPU ? 1 : 0; }
@@ -64,6 +72,10 @@ DeviceScope::~DeviceScope() = default;
 bool lives_on(const void *, segprior_device) { return true; }
 void read_sync(segprior_device, void *, const void *data, size_t bytes, void *host) {
   std::memcpy(host, data, bytes);
+}
+
+void clear(const segprior_context &, void *data, size_t bytes) {
+  if (data) std::memset(data, 0, bytes);
 }
 
 #endif

@@ -5,7 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "segprior/core.h"
+#include "capi/context.h"
 
 namespace segprior {
 
@@ -24,5 +24,7 @@ class DeviceScope {
 bool lives_on(const void *data, segprior_device device);
 // Copies device memory to the host after all work queued on `stream`.
 void read_sync(segprior_device device, void *stream, const void *data, size_t bytes, void *host);
+// Sets memory to 0 bytes, in stream order; nothing for a null pointer.
+void clear(const segprior_context &context, void *data, size_t bytes);
 
 }  // namespace segprior

@@ -165,7 +165,7 @@ segprior_status segprior_softcut_csr(segprior_context *context, const segprior_s
     if (entries > INT32_MAX)
       reject(SEGPRIOR_ERROR_SIZE_OVERFLOW,
              "entries = " + std::to_string(entries) + " must be less than 2^31, the range of `columns`");
-    if (call.problem.storage != Storage::native)
+    if (call.problem.storage != softcut::Storage::native)
       reject(SEGPRIOR_ERROR_NOT_SUPPORTED, "inputs.edges: the matrix of 16-bit edges is not exported");
     Arguments &a = call.arguments;
     void *out = a.output("values", values, {{g.matrices(), entries}, 2}, true);

@@ -25,8 +25,10 @@ namespace {
 size_t element_size(int32_t dtype) {
   switch (dtype) {
     case SEGPRIOR_FLOAT64:
+    case SEGPRIOR_INT64:
       return 8;
     case SEGPRIOR_FLOAT32:
+    case SEGPRIOR_INT32:
       return 4;
     case SEGPRIOR_UINT8:
       return 1;
@@ -42,22 +44,52 @@ std::string device_text(segprior_device device) {
          std::to_string(device.index);
 }
 
+void check_rank(const char *name, const segprior_tensor &tensor, int min_ndim, int max_ndim) {
+  if (tensor.ndim < min_ndim || tensor.ndim > max_ndim)
+    reject(SEGPRIOR_ERROR_SHAPE, std::string(name) + ": ndim = " + std::to_string(tensor.ndim) + " must be " +
+                                     std::to_string(min_ndim) + " to " + std::to_string(max_ndim));
+}
+
+void check_label_dtype(const char *name, const segprior_tensor &tensor) {
+  if (tensor.dtype < SEGPRIOR_UINT8 || tensor.dtype > SEGPRIOR_INT64)
+    reject(SEGPRIOR_ERROR_DTYPE, std::string(name) + ": dtype = " + std::to_string(tensor.dtype) +
+                                     " must be SEGPRIOR_UINT8 (5), _INT32 (6) or _INT64 (7)");
+}
+
 }  // namespace
 
-const void *Arguments::lead(const char *name, const segprior_tensor *tensor, int min_ndim, int max_ndim) {
+void *Arguments::lead_tensor(const char *name, const segprior_tensor *tensor, int min_ndim, int max_ndim,
+                             bool written) {
   if (!tensor) reject(SEGPRIOR_ERROR_NULL_POINTER, std::string(name) + " is NULL");
   if (tensor->dtype < SEGPRIOR_FLOAT32 || tensor->dtype > SEGPRIOR_BFLOAT16)
     reject(SEGPRIOR_ERROR_DTYPE,
            std::string(name) + ": dtype = " + std::to_string(tensor->dtype) +
                " must be SEGPRIOR_FLOAT32 (1), _FLOAT64 (2), _FLOAT16 (3) or _BFLOAT16 (4)");
-  if (tensor->ndim < min_ndim || tensor->ndim > max_ndim)
-    reject(SEGPRIOR_ERROR_SHAPE, std::string(name) + ": ndim = " + std::to_string(tensor->ndim) +
-                                     " must be " + std::to_string(min_ndim) + " to " +
-                                     std::to_string(max_ndim));
+  check_rank(name, *tensor, min_ndim, max_ndim);
   lead_name_ = name;
   field_dtype_ = tensor->dtype;
   parameter_dtype_ = weight_dtype_ = tensor->dtype == SEGPRIOR_FLOAT64 ? SEGPRIOR_FLOAT64 : SEGPRIOR_FLOAT32;
-  return check(name, tensor, nullptr, true, false, Kind::field);
+  return check(name, tensor, nullptr, true, written, field_dtype_);
+}
+
+const void *Arguments::lead_labels(const char *name, const segprior_tensor *tensor, int min_ndim,
+                                   int max_ndim) {
+  if (!tensor) reject(SEGPRIOR_ERROR_NULL_POINTER, std::string(name) + " is NULL");
+  check_label_dtype(name, *tensor);
+  check_rank(name, *tensor, min_ndim, max_ndim);
+  return check(name, tensor, nullptr, true, false, tensor->dtype);
+}
+
+const void *Arguments::labels(const char *name, const segprior_tensor *tensor, const Shape &shape,
+                              bool required) {
+  if (tensor) check_label_dtype(name, *tensor);
+  return check(name, tensor, &shape, required, false, tensor ? tensor->dtype : 0);
+}
+
+const void *Arguments::field_or_mask(const char *name, const segprior_tensor *tensor, const Shape &shape) {
+  const bool mask = tensor && tensor->dtype == SEGPRIOR_UINT8;
+  return check(name, tensor, &shape, false, false,
+               mask ? static_cast<int32_t>(SEGPRIOR_UINT8) : field_dtype_);
 }
 
 void Arguments::weights_like(const segprior_tensor &tensor) {
@@ -67,18 +99,31 @@ void Arguments::weights_like(const segprior_tensor &tensor) {
 
 const void *Arguments::input(const char *name, const segprior_tensor *tensor, const Shape &shape,
                              bool required, Kind kind) {
-  return check(name, tensor, &shape, required, false, kind);
+  return check(name, tensor, &shape, required, false, dtype_of(kind));
 }
 
 void *Arguments::output(const char *name, const segprior_tensor *tensor, const Shape &shape, bool required,
                         Kind kind) {
-  return check(name, tensor, &shape, required, true, kind);
+  return check(name, tensor, &shape, required, true, dtype_of(kind));
 }
 
 int32_t Arguments::dtype_of(Kind kind) const {
-  if (kind == Kind::mask) return SEGPRIOR_UINT8;
-  if (kind == Kind::weight) return weight_dtype_;
-  return kind == Kind::field ? field_dtype_ : parameter_dtype_;
+  switch (kind) {
+    case Kind::field:
+      return field_dtype_;
+    case Kind::weight:
+      return weight_dtype_;
+    case Kind::mask:
+      return SEGPRIOR_UINT8;
+    case Kind::int32:
+      return SEGPRIOR_INT32;
+    case Kind::int64:
+      return SEGPRIOR_INT64;
+    case Kind::float64:
+      return SEGPRIOR_FLOAT64;
+    default:
+      return parameter_dtype_;
+  }
 }
 
 const void *Arguments::input_bytes(const char *name, const void *data, size_t bytes, size_t alignment) {
@@ -92,7 +137,7 @@ void *Arguments::output_bytes(const char *name, void *data, size_t bytes, size_t
 }
 
 void *Arguments::check(const char *name, const segprior_tensor *tensor, const Shape *shape, bool required,
-                       bool written, Kind kind) {
+                       bool written, int32_t dtype) {
   // Built only for an error.
   const auto complain = [&](segprior_status status, const std::string &what) { reject(status, name + what); };
   if (!tensor) {
@@ -100,9 +145,8 @@ void *Arguments::check(const char *name, const segprior_tensor *tensor, const Sh
     return nullptr;
   }
   const segprior_tensor &t = *tensor;
-  const int32_t dtype = dtype_of(kind);
   if (t.dtype != dtype) {
-    const bool same = kind != Kind::mask && dtype == field_dtype_;
+    const bool same = dtype == field_dtype_ && *lead_name_;
     complain(SEGPRIOR_ERROR_DTYPE, ": dtype = " + std::to_string(t.dtype) + " must be " +
                                        (same ? "the dtype of " + std::string(lead_name_) + ", " : "dtype ") +
                                        std::to_string(dtype));

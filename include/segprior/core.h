@@ -26,7 +26,7 @@ extern "C" {
 /* ---- Version ------------------------------------------------------------------------------------------- */
 
 #define SEGPRIOR_VERSION_MAJOR 0
-#define SEGPRIOR_VERSION_MINOR 3
+#define SEGPRIOR_VERSION_MINOR 4
 #define SEGPRIOR_VERSION_PATCH 0
 
 /* Version of the loaded library as major * 10000 + minor * 100 + patch. Compare with the macros above to
@@ -109,7 +109,9 @@ enum {
   SEGPRIOR_FLOAT64 = 2,
   SEGPRIOR_FLOAT16 = 3,  /* IEEE binary16 */
   SEGPRIOR_BFLOAT16 = 4, /* the upper half of a float32 */
-  SEGPRIOR_UINT8 = 5     /* masks; DLPack's bool and uint8 */
+  SEGPRIOR_UINT8 = 5,    /* masks and labels; DLPack's bool and uint8 */
+  SEGPRIOR_INT32 = 6,    /* since 0.4: labels, indices */
+  SEGPRIOR_INT64 = 7     /* since 0.4: labels, counts */
 };
 
 enum { SEGPRIOR_MAX_NDIM = 8 };
@@ -165,14 +167,15 @@ enum {
   SEGPRIOR_PRECISION_LIMIT = 6
 };
 
-/* 16 bytes, written in the context's device memory by compute calls, one per batch item (softmax) or per
- * linear system (softcut). */
+/* 16 bytes, written in the context's device memory by compute calls, one per batch item, or per linear system
+ * (softcut). */
 typedef struct segprior_info {
   int32_t status;     /* one of the enumerators above */
   int32_t iterations; /* iterations done */
-  double residual; /* softmax: max |u_T - u_(T-1)| over the item's classes and voxels at the last check, 0 if
-                      no iteration was done. softcut: the norm of p - A x in the scale of the stopping rule.
-                      NaN if the item failed */
+  double
+      residual; /* softmax: max |u_T - u_(T-1)| over the item's classes and voxels at the last check, 0 if
+                   no iteration was done. softcut: the norm of p - A x in the scale of the stopping rule.
+                   proposals: voxels outside the bounds. losses: 0. NaN if the item failed, but for losses */
 } segprior_info;
 
 /* Copies `count` infos from the context's device to `host`. Waits for the stream: the only call that does. */

@@ -4,6 +4,9 @@
 
 #include "segprior/core.h"
 #include "segprior/csr.h"
+#include "segprior/losses.h"
+#include "segprior/metrics.h"
+#include "segprior/proposals.h"
 #include "segprior/softcut.h"
 #include "segprior/softmax.h"
 

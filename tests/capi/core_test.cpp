@@ -21,6 +21,11 @@ using namespace segprior::test;
 TEST_CASE("the headers are C99") {
   CHECK(segprior_test_core_header() == 0);
   CHECK(segprior_test_softmax_header() == 0);
+  CHECK(segprior_test_softcut_header() == 0);
+  CHECK(segprior_test_csr_header() == 0);
+  CHECK(segprior_test_losses_header() == 0);
+  CHECK(segprior_test_proposals_header() == 0);
+  CHECK(segprior_test_metrics_header() == 0);
   CHECK(segprior_test_segprior_header() == 0);
 }
 
@@ -209,15 +214,17 @@ TEST_CASE("DLPack tensors are converted") {
     int32_t dtype;
   } known[] = {{kFloat, 16, SEGPRIOR_FLOAT16}, {kFloat, 32, SEGPRIOR_FLOAT32},
                {kFloat, 64, SEGPRIOR_FLOAT64}, {kBfloat, 16, SEGPRIOR_BFLOAT16},
-               {kUnsigned, 8, SEGPRIOR_UINT8}, {kBool, 8, SEGPRIOR_UINT8}};
+               {kUnsigned, 8, SEGPRIOR_UINT8}, {kBool, 8, SEGPRIOR_UINT8},
+               {kInt, 32, SEGPRIOR_INT32},     {kInt, 64, SEGPRIOR_INT64}};
   for (const auto &type : known) {
     other = typed(type.code, type.bits, 1);
     CHECK(segprior_tensor_from_dlpack(&other, &tensor) == SEGPRIOR_OK);
     CHECK(tensor.dtype == type.dtype);
     rejected(typed(type.code, type.bits, 4), SEGPRIOR_ERROR_DTYPE);
   }
-  const int unknown[][2] = {{kFloat, 8}, {kFloat, 128}, {kBfloat, 32}, {kUnsigned, 16}, {kBool, 1},
-                            {kInt, 8},   {kInt, 16},    {kInt, 32},    {kInt, 64},      {kComplex, 64}};
+  const int unknown[][2] = {{kFloat, 8},     {kFloat, 128},   {kBfloat, 32}, {kUnsigned, 16},
+                            {kUnsigned, 32}, {kUnsigned, 64}, {kBool, 1},    {kBool, 32},
+                            {kInt, 8},       {kInt, 16},      {kInt, 128},   {kComplex, 64}};
   for (const auto &type : unknown) rejected(typed(type[0], type[1], 1), SEGPRIOR_ERROR_DTYPE);
   CHECK(segprior_tensor_from_dlpack(nullptr, &tensor) == SEGPRIOR_ERROR_NULL_POINTER);
   CHECK(message_has("dl_tensor"));

@@ -10,6 +10,9 @@ int segprior_test_core_header(void);
 int segprior_test_csr_header(void);
 int segprior_test_softmax_header(void);
 int segprior_test_softcut_header(void);
+int segprior_test_losses_header(void);
+int segprior_test_proposals_header(void);
+int segprior_test_metrics_header(void);
 int segprior_test_segprior_header(void);
 #ifdef __cplusplus
 }

@@ -36,9 +36,11 @@ int64_t product(const std::vector<int64_t> &shape) {
 size_t size_of(int32_t dtype) {
   switch (dtype) {
     case SEGPRIOR_FLOAT32:
-      return sizeof(float);
+    case SEGPRIOR_INT32:
+      return 4;
     case SEGPRIOR_FLOAT64:
-      return sizeof(double);
+    case SEGPRIOR_INT64:
+      return 8;
     case SEGPRIOR_UINT8:
       return 1;
     default:
@@ -175,39 +177,55 @@ Tensor::Tensor(segprior_device device, int32_t dtype, std::vector<int64_t> shape
   set(values);
 }
 
+template <class T>
+void Tensor::upload_as(const ref::Array &values) {
+  const std::vector<T> converted(values.begin(), values.end());
+  memory_.upload(converted.data());
+}
+
+template <class T>
+ref::Array Tensor::download_as() const {
+  std::vector<T> stored(size_);
+  memory_.download(stored.data());
+  return ref::Array(stored.begin(), stored.end());
+}
+
 void Tensor::set(const ref::Array &values) {
   require(static_cast<int64_t>(values.size()) == size_, "Tensor::set: wrong number of values");
-  if (dtype_ == SEGPRIOR_FLOAT64) {
-    memory_.upload(values.data());
-  } else if (dtype_ == SEGPRIOR_FLOAT32) {
-    const std::vector<float> floats(values.begin(), values.end());
-    memory_.upload(floats.data());
-  } else if (dtype_ == SEGPRIOR_UINT8) {
-    const std::vector<uint8_t> bytes(values.begin(), values.end());
-    memory_.upload(bytes.data());
-  } else {
-    std::vector<uint16_t> bits;
-    for (double value : values) bits.push_back(encode(small_float(dtype_), value));
-    memory_.upload(bits.data());
+  switch (dtype_) {
+    case SEGPRIOR_FLOAT64:
+      return upload_as<double>(values);
+    case SEGPRIOR_FLOAT32:
+      return upload_as<float>(values);
+    case SEGPRIOR_UINT8:
+      return upload_as<uint8_t>(values);
+    case SEGPRIOR_INT32:
+      return upload_as<int32_t>(values);
+    case SEGPRIOR_INT64:
+      return upload_as<int64_t>(values);
   }
+  std::vector<uint16_t> bits;
+  for (double value : values) bits.push_back(encode(small_float(dtype_), value));
+  memory_.upload(bits.data());
 }
 
 ref::Array Tensor::get() const {
-  ref::Array values(size_);
-  if (dtype_ == SEGPRIOR_FLOAT64) {
-    memory_.download(values.data());
-  } else if (dtype_ == SEGPRIOR_FLOAT32) {
-    std::vector<float> floats(size_);
-    memory_.download(floats.data());
-    values.assign(floats.begin(), floats.end());
-  } else if (dtype_ == SEGPRIOR_UINT8) {
-    const std::vector<unsigned char> bytes = memory_.content();
-    values.assign(bytes.begin(), bytes.end());
-  } else {
-    std::vector<uint16_t> bits(size_);
-    memory_.download(bits.data());
-    for (int64_t k = 0; k < size_; ++k) values[k] = decode(small_float(dtype_), bits[k]);
+  switch (dtype_) {
+    case SEGPRIOR_FLOAT64:
+      return download_as<double>();
+    case SEGPRIOR_FLOAT32:
+      return download_as<float>();
+    case SEGPRIOR_UINT8:
+      return download_as<uint8_t>();
+    case SEGPRIOR_INT32:
+      return download_as<int32_t>();
+    case SEGPRIOR_INT64:
+      return download_as<int64_t>();
   }
+  std::vector<uint16_t> bits(size_);
+  memory_.download(bits.data());
+  ref::Array values(size_);
+  for (int64_t k = 0; k < size_; ++k) values[k] = decode(small_float(dtype_), bits[k]);
   return values;
 }
 

@@ -60,7 +60,7 @@ class DeviceArray {
   unsigned char *base_ = nullptr;
 };
 
-// A tensor with its memory. Values travel as float64 and are rounded to the dtype.
+// A tensor with its memory. Values travel as float64 and are rounded (integers: truncated) to the dtype.
 class Tensor {
  public:
   Tensor(segprior_device device, int32_t dtype, std::vector<int64_t> shape, bool canaries = false);
@@ -75,6 +75,11 @@ class Tensor {
   ref::Array get() const;
 
  private:
+  template <class T>
+  void upload_as(const ref::Array &values);
+  template <class T>
+  ref::Array download_as() const;
+
   std::vector<int64_t> shape_;
   int64_t size_;
   int32_t dtype_;

@@ -1,6 +1,7 @@
 """Entropic softmax with composable priors on the CPU and on CUDA, with gradients.
 
 Total variation, threshold dynamics, volumes and star shapes; the papers' named methods: `segprior.presets`.
+SoftCut: `softcut`. Losses for labels of any kind: `segprior.losses`; scores: `segprior.metrics`.
 
 >>> import numpy as np, segprior
 >>> noisy = np.random.default_rng(0).normal(size=(1, 2, 32, 32)).astype(np.float32)
@@ -15,7 +16,7 @@ True
 ((1, 2, 32, 32), (2,))
 """
 
-from . import errors, presets
+from . import errors, losses, metrics, presets
 from ._ffi import library_path
 from ._version import __version__
 from .contrast import contrast_edges
@@ -64,6 +65,8 @@ __all__ = [
     "csr_solve",
     "errors",
     "library_path",
+    "losses",
+    "metrics",
     "presets",
     "softcut",
     "softcut_csr",

@@ -53,24 +53,32 @@ _LAYOUTS: dict[bytes, Any] = {b"dltensor": _Managed, b"dltensor_versioned": _Man
 _DL_DTYPES = {
     **{(2, 32): _ffi.FLOAT32, (2, 64): _ffi.FLOAT64, (2, 16): _ffi.FLOAT16, (4, 16): _ffi.BFLOAT16},
     **{(1, 8): _ffi.UINT8, (6, 8): _ffi.UINT8, (0, 32): _ffi.INT32},
+    **{(0, 64): _ffi.INT64},
 }
 # ml_dtypes' bfloat16 goes by its name: the package is not imported here.
 _NUMPY_NAMES = {
     **{"float32": _ffi.FLOAT32, "float64": _ffi.FLOAT64, "float16": _ffi.FLOAT16, "bfloat16": _ffi.BFLOAT16},
     **{"uint8": _ffi.UINT8, "bool": _ffi.UINT8, "int32": _ffi.INT32},
+    **{"int64": _ffi.INT64},
 }
 # What an argument may be.
 FIELD = (_ffi.FLOAT32, _ffi.FLOAT64, _ffi.FLOAT16, _ffi.BFLOAT16)
 PARAMETER = (_ffi.FLOAT32, _ffi.FLOAT64)
 MASK = (_ffi.UINT8,)
+LABELS = (_ffi.UINT8, _ffi.INT32, _ffi.INT64)
 INDEX = (_ffi.INT32,)
-ANY = (*FIELD, _ffi.INT32)  # of results
+INTEGERS = (_ffi.INT32, _ffi.INT64)
+SOFT_LABELS = (*FIELD, _ffi.UINT8)
+ANY = (*FIELD, _ffi.INT32, _ffi.INT64)  # of results
 _DTYPE_RULES = {
     FIELD: "float32, float64, float16 or bfloat16",
-    ANY: "float32, float64, float16, bfloat16 or int32",
+    ANY: "float32, float64, float16, bfloat16, int32 or int64",
     PARAMETER: "float32 or float64",
     MASK: "bool or uint8",
+    LABELS: "bool, uint8, int32 or int64",
     INDEX: "int32",
+    INTEGERS: "int32 or int64",
+    SOFT_LABELS: "float32, float64, float16, bfloat16, bool or uint8",
 }
 # DLPack's device types that the library takes: pinned memory is host memory, managed memory is CUDA's.
 _DL_DEVICES = {1: _ffi.CPU, 2: _ffi.CUDA, 3: _ffi.CPU, 13: _ffi.CUDA}
@@ -189,7 +197,7 @@ def _view_dlpack(array: Any, name: str, stream: int | None, allowed: tuple[int, 
 
 
 def view(array: Any, name: str, stream: int | None = None, allowed: tuple[int, ...] = PARAMETER) -> View:
-    """A view of `array`, called `name` in errors, whose dtype must be one of FIELD, PARAMETER, MASK or ANY.
+    """A view of `array`, called `name` in errors, whose dtype must be one of `allowed`: FIELD, MASK, ...
 
     `stream`: where its memory will be used, if that is not the stream on which its framework works now.
     """
@@ -222,3 +230,31 @@ def stack(arrays: Sequence[Any], sources: Sequence[View], shape: Sequence[int], 
     with framework.on_stream(stream):
         own = [array.reshape(source.shape) for array, source in zip(arrays, sources)]
         return view(framework.stack(own, shape), "")
+
+
+def pad_rows(array: Any, source: View, rows: int, stream: int) -> View:
+    """A view of an [R, I] array of reals as [rows, I], the new rows NaN; copies, like `repeat_rows`."""
+    if source.device.type == _ffi.CPU:
+        return view(NumpyFramework().pad_rows(source.to_numpy(), rows), "")
+    framework = framework_for(array, source.device)
+    with framework.on_stream(stream):
+        return view(framework.pad_rows(array, rows), "")
+
+
+def to_integers(array: Any, source: View, dtype: int, stream: int) -> View:
+    """A view of an array of INTEGERS as one of `dtype`; copies if it must, like `repeat_rows`."""
+    if source.dtype == dtype:
+        return source
+    if source.device.type == _ffi.CPU:
+        return view(NumpyFramework().to_integers(source.to_numpy(), dtype), "", allowed=INTEGERS)
+    framework = framework_for(array, source.device)
+    with framework.on_stream(stream):
+        return view(framework.to_integers(array, dtype), "", allowed=INTEGERS)
+
+
+def put_row(framework: NumpyFramework, array: Any, target: View, row: int, given: Any, source: View) -> None:
+    """array[row] = given, the rest of `array` 0; `target` and `source` are their views, on one device."""
+    if source.device.type == _ffi.CPU:
+        NumpyFramework().put_row(target.to_numpy(), row, source.to_numpy())
+    else:
+        framework.put_row(array, row, given)

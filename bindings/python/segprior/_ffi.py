@@ -1,6 +1,7 @@
-"""The C library through ctypes: finding it, its structs and functions, contexts.
+"""The C library through ctypes: finding it, its functions, contexts.
 
-Mirrors include/segprior/{core,softmax,softcut}.h; nothing here knows an array framework.
+Mirrors the prototypes of include/segprior/*.h, structs and constants are in _structs.py; nothing here knows an
+array framework.
 """
 
 from __future__ import annotations
@@ -13,170 +14,13 @@ import threading
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from . import _structs as _c
+from ._structs import *  # the others say _ffi.Tensor, _ffi.FLOAT32
+from ._structs import BFLOAT16, CPU, FLOAT16, FLOAT32, FLOAT64, INT32, INT64, UINT8, Device, Info, Tensor
 from ._version import __version__
 from .errors import LibraryError, from_status
 
 LIBRARY_NAME = "libsegprior.so"
-
-CPU, CUDA = 1, 2  # segprior_device.type, the values of DLPack
-FLOAT32, FLOAT64, FLOAT16, BFLOAT16, UINT8 = 1, 2, 3, 4, 5  # segprior_tensor.dtype
-INT32 = -1  # of row offsets and columns, which the library takes as plain pointers
-BACKWARD_LAST, BACKWARD_UNROLLED, BACKWARD_IMPLICIT = 0, 1, 2
-SOFTCUT_AUTO, SOFTCUT_CG, SOFTCUT_JACOBI = 0, 1, 2
-SOFTCUT_MULTIGRID, SOFTCUT_CHEBYSHEV, SOFTCUT_DIRECT = 3, 4, 5
-NORM_L2, NORM_L1 = 0, 1
-PATH_AUTO, PATH_STREAMING, PATH_ON_CHIP, PATH_CLUSTER, PATH_PERSISTENT = 0, 1, 2, 3, 4
-
-
-class Device(ct.Structure):
-    _fields_ = [("type", ct.c_int32), ("index", ct.c_int32)]
-
-
-class Tensor(ct.Structure):
-    _fields_ = [
-        ("data", ct.c_void_p),
-        ("device", Device),
-        ("dtype", ct.c_int32),
-        ("ndim", ct.c_int32),
-        ("shape", ct.POINTER(ct.c_int64)),
-        ("strides", ct.POINTER(ct.c_int64)),
-        ("byte_offset", ct.c_uint64),
-    ]
-
-
-class Info(ct.Structure):
-    _fields_ = [("status", ct.c_int32), ("iterations", ct.c_int32), ("residual", ct.c_double)]
-
-
-class SoftmaxOpts(ct.Structure):
-    _fields_ = [
-        ("struct_size", ct.c_size_t),
-        ("iterations", ct.c_int32),
-        ("accelerate", ct.c_int32),
-        ("tolerance", ct.c_double),
-        ("check_interval", ct.c_int32),
-        ("checkpoint_interval", ct.c_int32),
-        ("tv", ct.c_int32),
-        ("backward_mode", ct.c_int32),
-        ("accumulate", ct.c_int32),
-        ("reserved", ct.c_int32),
-        ("eps", ct.c_double),
-        ("init_eps", ct.c_double),
-        ("tv_lam", ct.c_double),
-        ("tv_tau", ct.c_double),
-        ("spacing", ct.c_double * 3),
-        ("td", ct.c_int32),
-        ("td_size", ct.c_int32),
-        ("td_lam", ct.c_double),
-        ("td_sigma", ct.c_double),
-        ("star_count", ct.c_int32),
-        ("path", ct.c_int32),
-        ("star_classes", ct.POINTER(ct.c_int32)),
-        ("star_tau", ct.c_double),
-        ("implicit_iterations", ct.c_int32),
-        ("compact_saved", ct.c_int32),
-        ("implicit_tolerance", ct.c_double),
-    ]
-
-
-def _pointers(*names: str) -> list[tuple[str, Any]]:
-    return [(name, ct.POINTER(Tensor)) for name in names]
-
-
-class SoftmaxInputs(ct.Structure):
-    _fields_ = [
-        ("struct_size", ct.c_size_t),
-        *_pointers("features", "eps", "tv_lam", "tv_tau", "tv_edge"),
-        *_pointers("volume", "volume_lower", "volume_upper", "init_tv_dual", "init_volume_dual"),
-        *_pointers("td_lam", "td_sigma", "td_kernel", "td_edge"),
-        *_pointers("star_center", "star_tau", "mask", "init_star_dual"),
-    ]
-
-
-class SoftmaxOutputs(ct.Structure):
-    _fields_ = [
-        ("struct_size", ct.c_size_t),
-        *_pointers("u", "tv_dual", "volume_dual"),
-        ("info", ct.c_void_p),
-        *_pointers("star_dual"),
-    ]
-
-
-class SoftmaxGrads(ct.Structure):
-    _fields_ = [
-        ("struct_size", ct.c_size_t),
-        *_pointers("features", "eps", "init_eps", "tv_lam", "tv_tau", "tv_edge"),
-        *_pointers("volume", "volume_lower", "volume_upper"),
-        *_pointers("td_lam", "td_sigma", "td_kernel", "td_edge", "star_tau", "star_center"),
-        ("info", ct.c_void_p),
-    ]
-
-
-class SoftcutOpts(ct.Structure):
-    _fields_ = [
-        ("struct_size", ct.c_size_t),
-        ("solver", ct.c_int32),
-        ("max_iterations", ct.c_int32),
-        ("tolerance", ct.c_double),
-        ("norm", ct.c_int32),
-        ("absolute", ct.c_int32),
-        ("batch", ct.c_int32),
-        ("accumulate", ct.c_int32),
-        ("backward_tolerance", ct.c_double),
-        ("backward_max_iterations", ct.c_int32),
-        ("path", ct.c_int32),
-    ]
-
-
-# The edges and diagonals of every struct of softcut.h.
-_FAMILIES = [("edges", ct.POINTER(Tensor) * 3), ("diagonals", ct.POINTER(Tensor) * 2)]
-
-
-class SoftcutInputs(ct.Structure):
-    _fields_ = [
-        ("struct_size", ct.c_size_t),
-        *_pointers("scores"),
-        *_FAMILIES,
-        *_pointers("conductance", "init"),
-    ]
-
-
-class SoftcutOutputs(ct.Structure):
-    _fields_ = [("struct_size", ct.c_size_t), *_pointers("x"), ("info", ct.c_void_p)]
-
-
-class SoftcutGrads(ct.Structure):
-    _fields_ = [
-        ("struct_size", ct.c_size_t),
-        *_pointers("scores"),
-        *_FAMILIES,
-        *_pointers("conductance"),
-        ("info", ct.c_void_p),
-    ]
-
-
-class SoftcutCotangents(ct.Structure):
-    _fields_ = [("struct_size", ct.c_size_t), *_pointers("scores"), *_FAMILIES, *_pointers("conductance")]
-
-
-class SoftcutSecondGrads(ct.Structure):
-    _fields_ = [
-        ("struct_size", ct.c_size_t),
-        *_pointers("grad_x", "scores"),
-        *_FAMILIES,
-        *_pointers("conductance"),
-        ("info", ct.c_void_p),
-    ]
-
-
-class CsrOpts(ct.Structure):
-    _fields_ = [
-        ("struct_size", ct.c_size_t),
-        ("max_iterations", ct.c_int32),
-        ("preconditioner", ct.c_int32),
-        ("tolerance", ct.c_double),
-    ]
-
 
 _STATUS, _SIZE, _VOID, _REF = ct.c_int32, ct.c_size_t, ct.c_void_p, ct.POINTER
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
@@ -190,57 +34,108 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "context_set_stream": (_STATUS, [_VOID, _VOID]),
     "context_set_threads": (_STATUS, [_VOID, ct.c_int32]),
     "info_read_sync": (_STATUS, [_VOID, _VOID, ct.c_int64, _REF(Info)]),
-    "softmax_opts_init": (_STATUS, [_REF(SoftmaxOpts), _SIZE]),
+    "softmax_opts_init": (_STATUS, [_REF(_c.SoftmaxOpts), _SIZE]),
     "softmax_workspace_size": (
         _STATUS,
-        [_VOID, _REF(SoftmaxOpts), _REF(SoftmaxInputs), _REF(_SIZE), _REF(_SIZE)],
+        [_VOID, _REF(_c.SoftmaxOpts), _REF(_c.SoftmaxInputs), _REF(_SIZE), _REF(_SIZE)],
     ),
-    "softmax_saved_size": (_STATUS, [_VOID, _REF(SoftmaxOpts), _REF(SoftmaxInputs), _REF(_SIZE)]),
+    "softmax_saved_size": (_STATUS, [_VOID, _REF(_c.SoftmaxOpts), _REF(_c.SoftmaxInputs), _REF(_SIZE)]),
     "softmax_forward": (
         _STATUS,
-        [_VOID, _REF(SoftmaxOpts), _REF(SoftmaxInputs), _REF(SoftmaxOutputs), _VOID, _SIZE, _VOID, _SIZE],
+        [
+            *[_VOID, _REF(_c.SoftmaxOpts), _REF(_c.SoftmaxInputs), _REF(_c.SoftmaxOutputs)],
+            *[_VOID, _SIZE, _VOID, _SIZE],
+        ],
     ),
     "softmax_backward": (
         _STATUS,
         [
-            *[_VOID, _REF(SoftmaxOpts), _REF(SoftmaxInputs), _REF(Tensor), _REF(Tensor)],
-            *[_REF(SoftmaxGrads), _VOID, _SIZE, _VOID, _SIZE],
+            *[_VOID, _REF(_c.SoftmaxOpts), _REF(_c.SoftmaxInputs), _REF(Tensor), _REF(Tensor)],
+            *[_REF(_c.SoftmaxGrads), _VOID, _SIZE, _VOID, _SIZE],
         ],
     ),
-    "softcut_opts_init": (_STATUS, [_REF(SoftcutOpts), _SIZE]),
+    "softcut_opts_init": (_STATUS, [_REF(_c.SoftcutOpts), _SIZE]),
     "softcut_workspace_size": (
         _STATUS,
-        [_VOID, _REF(SoftcutOpts), _REF(SoftcutInputs), _REF(_SIZE), _REF(_SIZE), _REF(_SIZE)],
+        [_VOID, _REF(_c.SoftcutOpts), _REF(_c.SoftcutInputs), _REF(_SIZE), _REF(_SIZE), _REF(_SIZE)],
     ),
-    "softcut_saved_size": (_STATUS, [_VOID, _REF(SoftcutOpts), _REF(SoftcutInputs), _REF(_SIZE)]),
+    "softcut_saved_size": (_STATUS, [_VOID, _REF(_c.SoftcutOpts), _REF(_c.SoftcutInputs), _REF(_SIZE)]),
     "softcut_forward": (
         _STATUS,
-        [_VOID, _REF(SoftcutOpts), _REF(SoftcutInputs), _REF(SoftcutOutputs), _VOID, _SIZE, _VOID, _SIZE],
+        [
+            *[_VOID, _REF(_c.SoftcutOpts), _REF(_c.SoftcutInputs), _REF(_c.SoftcutOutputs)],
+            *[_VOID, _SIZE, _VOID, _SIZE],
+        ],
     ),
     "softcut_backward": (
         _STATUS,
         [
-            *[_VOID, _REF(SoftcutOpts), _REF(SoftcutInputs), _REF(Tensor), _REF(Tensor)],
-            *[_REF(SoftcutGrads), _VOID, _SIZE, _VOID, _SIZE],
+            *[_VOID, _REF(_c.SoftcutOpts), _REF(_c.SoftcutInputs), _REF(Tensor), _REF(Tensor)],
+            *[_REF(_c.SoftcutGrads), _VOID, _SIZE, _VOID, _SIZE],
         ],
     ),
     "softcut_double_backward": (
         _STATUS,
         [
-            *[_VOID, _REF(SoftcutOpts), _REF(SoftcutInputs), _REF(Tensor), _REF(Tensor)],
-            *[_REF(SoftcutCotangents), _REF(SoftcutSecondGrads), _VOID, _SIZE, _VOID, _SIZE],
+            *[_VOID, _REF(_c.SoftcutOpts), _REF(_c.SoftcutInputs), _REF(Tensor), _REF(Tensor)],
+            *[_REF(_c.SoftcutCotangents), _REF(_c.SoftcutSecondGrads), _VOID, _SIZE, _VOID, _SIZE],
         ],
     ),
-    "softcut_csr_size": (_STATUS, [_VOID, _REF(SoftcutInputs), _REF(ct.c_int64)]),
-    "softcut_csr": (_STATUS, [_VOID, _REF(SoftcutInputs), _VOID, _VOID, _REF(Tensor)]),
-    "csr_opts_init": (_STATUS, [_REF(CsrOpts), _SIZE]),
+    "softcut_csr_size": (_STATUS, [_VOID, _REF(_c.SoftcutInputs), _REF(ct.c_int64)]),
+    "softcut_csr": (_STATUS, [_VOID, _REF(_c.SoftcutInputs), _VOID, _VOID, _REF(Tensor)]),
+    "csr_opts_init": (_STATUS, [_REF(_c.CsrOpts), _SIZE]),
     "csr_solve": (
         _STATUS,
         [
-            *[_VOID, _REF(CsrOpts), ct.c_int64, ct.c_int64, _VOID, _VOID],
+            *[_VOID, _REF(_c.CsrOpts), ct.c_int64, ct.c_int64, _VOID, _VOID],
             *[_REF(Tensor), _REF(Tensor), _REF(Tensor), _REF(Tensor), _VOID],
         ],
     ),
+    "loss_opts_init": (_STATUS, [_REF(_c.LossOpts), _SIZE]),
+    "loss_workspace_size": (
+        _STATUS,
+        [_VOID, _REF(_c.LossOpts), _REF(_c.LossInputs), _REF(_SIZE), _REF(_SIZE)],
+    ),
+    "loss_saved_size": (_STATUS, [_VOID, _REF(_c.LossOpts), _REF(_c.LossInputs), _REF(_SIZE)]),
+    "loss_forward": (
+        _STATUS,
+        [
+            *[_VOID, _REF(_c.LossOpts), _REF(_c.LossInputs), _REF(_c.LossOutputs)],
+            *[_VOID, _SIZE, _VOID, _SIZE],
+        ],
+    ),
+    "loss_backward": (
+        _STATUS,
+        [
+            *[_VOID, _REF(_c.LossOpts), _REF(_c.LossInputs), _REF(_c.LossCotangents), _REF(_c.LossGrads)],
+            *[_VOID, _SIZE, _VOID, _SIZE],
+        ],
+    ),
+    "size_bounds": (
+        _STATUS,
+        [
+            *[_VOID, ct.c_int32, _REF(Tensor), ct.c_int64, ct.c_double, ct.c_double],
+            *[_REF(Tensor), _REF(Tensor)],
+        ],
+    ),
+    "proposal_opts_init": (_STATUS, [_REF(_c.ProposalOpts), _SIZE]),
+    "proposal_workspace_size": (
+        _STATUS,
+        [_VOID, _REF(_c.ProposalOpts), _REF(_c.ProposalInputs), _REF(_SIZE)],
+    ),
+    "proposal_forward": (
+        _STATUS,
+        [_VOID, _REF(_c.ProposalOpts), _REF(_c.ProposalInputs), _REF(_c.ProposalOutputs), _VOID, _SIZE],
+    ),
+    "confusion": (_STATUS, [_VOID, _REF(_c.ConfusionInputs), ct.c_int64, _REF(Tensor), _REF(Tensor)]),
+    "confusion_scores": (_STATUS, [_VOID, _REF(Tensor), _REF(_c.ConfusionScoresOutputs)]),
+    "label_geometry": (_STATUS, [_VOID, *[_REF(Tensor)] * 4]),
+    "components_opts_init": (_STATUS, [_REF(_c.ComponentsOpts), _SIZE]),
+    "components_workspace_size": (
+        _STATUS,
+        [_VOID, _REF(_c.ComponentsOpts), _REF(Tensor), _REF(Tensor), _REF(_SIZE)],
+    ),
+    "components": (_STATUS, [_VOID, _REF(_c.ComponentsOpts), *[_REF(Tensor)] * 5, _VOID, _SIZE]),
 }
 
 
@@ -274,11 +169,13 @@ def library_path() -> Path:
 
 # "inputs.tv_edge" is `tv_edge` to a Python caller; some have other names.
 _C_STRUCT = re.compile(r"\b(inputs|opts|outputs|grads|cotangents)\.")
+_C_LOSS_COTANGENT = re.compile(r"\bcotangents\.(?:total|terms|items|voxels)\b")
+_C_LOSS = re.compile(r"\bsize_(lower|upper|groups)\b")
 _C_NAMES = re.compile(r"\b(?:inputs\.(init)|opts\.((?:backward_)?tolerance))\b")
 _PYTHON_NAMES = {"init": "x0", "tolerance": "tol", "backward_tolerance": "backward_tol"}
 _C_STAR = re.compile(r"\bstar_classes\[(\d+)\]")
 # "dtype = 2", "dtype 1", "the dtype of scores, 1": the numbers of core.h.
-_C_DTYPE = re.compile(r"(\bdtype (?:= |of \w+, )?)([1-5])\b")
+_C_DTYPE = re.compile(r"(\bdtype (?:= |of \w+, )?)([1-7])\b")
 DTYPE_NAMES = {
     FLOAT32: "float32",
     FLOAT64: "float64",
@@ -286,11 +183,13 @@ DTYPE_NAMES = {
     BFLOAT16: "bfloat16",
     UINT8: "uint8",
     INT32: "int32",
+    INT64: "int64",
 }
 
 
 def _in_python_words(text: str) -> str:
     text = _C_NAMES.sub(lambda found: _PYTHON_NAMES[found[1] or found[2]], text)
+    text = _C_LOSS.sub(r"\1", _C_LOSS_COTANGENT.sub("grad", text))
     text = _C_STAR.sub(r"star[\1].cls", _C_STRUCT.sub("", text))
     return _C_DTYPE.sub(lambda found: found[1] + DTYPE_NAMES[int(found[2])], text)
 

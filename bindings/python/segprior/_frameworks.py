@@ -28,6 +28,7 @@ _NUMPY_DTYPE: dict[int, Any] = {
     _ffi.FLOAT16: np.dtype(np.float16),
     _ffi.UINT8: np.dtype(np.uint8),
     _ffi.INT32: np.dtype(np.int32),
+    _ffi.INT64: np.dtype(np.int64),
 }
 _ALIGNMENT = 256  # of workspace and saved state; also enough for JAX to adopt memory
 
@@ -48,6 +49,10 @@ def aligned_bytes(count: int) -> Any:
     return raw[start : start + count]
 
 
+def _clipped(array: Any, dtype: int) -> Any:
+    return array.clip(-(2**31), 2**31 - 1) if dtype == _ffi.INT32 else array
+
+
 class NumpyFramework:
     """Allocates NumPy arrays; the base of the others."""
 
@@ -57,7 +62,7 @@ class NumpyFramework:
 
     def numbers(self, values: np.ndarray, dtype: int) -> Any:
         """Host numbers as an array on the device."""
-        return np.ascontiguousarray(values, numpy_dtype(dtype))
+        return np.asarray(values, numpy_dtype(dtype), order="C")
 
     def buffer(self, count: int) -> tuple[Any, int]:
         """`count` bytes of device memory, aligned to 256, and their address."""
@@ -80,6 +85,27 @@ class NumpyFramework:
     def sum_rows(self, array: Any) -> Any:
         """[B, ...] to [...]."""
         return array.sum(0)
+
+    def pad_rows(self, array: Any, rows: int) -> Any:
+        """[R, I] to [rows, I], the new rows NaN."""
+        return np.pad(array, ((0, rows - len(array)), (0, 0)), constant_values=np.nan)
+
+    def to_integers(self, array: Any, dtype: int) -> Any:
+        """int32 as int64, or the reverse; what the latter cannot hold becomes the value nearest to it."""
+        return _clipped(array, dtype).astype(numpy_dtype(dtype))
+
+    def put_row(self, array: Any, row: int, source: Any) -> None:
+        """array[row] = source, the rest of `array`, which `empty` made, 0."""
+        array[...] = 0
+        array[row] = source
+
+    def to_host(self, array: Any) -> np.ndarray:
+        """Waits for the work on the current stream."""
+        return np.asarray(array)
+
+    def weighted_sum(self, counts: Any, weights: Sequence[float]) -> Any:
+        """[..., n] integers times [n], float64 [...]."""
+        return counts @ np.array(weights, np.float64)
 
     def finish(self, array: Any) -> Any:
         """What the caller gets for an array made by `empty`."""
@@ -133,7 +159,7 @@ class TorchFramework(NumpyFramework):
     def numbers(self, values: np.ndarray, dtype: int) -> Any:
         # torch.tensor, not from_numpy: a copy that also works on another device.
         kind = getattr(self._torch, _ffi.DTYPE_NAMES[dtype])
-        return self._torch.tensor(np.ascontiguousarray(values), dtype=kind, device=self._device)
+        return self._torch.tensor(np.asarray(values, order="C"), dtype=kind, device=self._device)
 
     def buffer(self, count: int) -> tuple[Any, int]:
         raw = self._torch.empty(count + _ALIGNMENT, dtype=self._torch.uint8, device=self._device)
@@ -150,6 +176,25 @@ class TorchFramework(NumpyFramework):
 
     def split(self, array: Any) -> list[Any]:
         return [array[:, m].contiguous() for m in range(array.shape[1])]
+
+    def pad_rows(self, array: Any, rows: int) -> Any:
+        more = (0, 0, 0, rows - len(array))
+        return self._torch.nn.functional.pad(array.detach(), more, value=float("nan"))
+
+    def put_row(self, array: Any, row: int, source: Any) -> None:
+        own = source if isinstance(source, self._torch.Tensor) else self._torch.from_dlpack(source)
+        super().put_row(array, row, own)
+
+    def to_integers(self, array: Any, dtype: int) -> Any:
+        return _clipped(array, dtype).to(getattr(self._torch, _ffi.DTYPE_NAMES[dtype])).contiguous()
+
+    def to_host(self, array: Any) -> np.ndarray:
+        found: np.ndarray = array.cpu().numpy()
+        return found
+
+    def weighted_sum(self, counts: Any, weights: Sequence[float]) -> Any:
+        factors = self._torch.tensor(list(weights), dtype=self._torch.float64, device=self._device)
+        return (counts * factors).sum(-1)
 
     def current_stream(self) -> int:
         return int(self._torch.cuda.current_stream(self._device).cuda_stream) if self._cuda else 0
@@ -184,7 +229,7 @@ class CupyFramework(NumpyFramework):
 
     def numbers(self, values: np.ndarray, dtype: int) -> Any:
         with self._cupy.cuda.Device(self._index):
-            return self._cupy.asarray(np.ascontiguousarray(values, numpy_dtype(dtype)))
+            return self._cupy.asarray(np.asarray(values, numpy_dtype(dtype), order="C"))
 
     def buffer(self, count: int) -> tuple[Any, int]:
         with self._cupy.cuda.Device(self._index):
@@ -201,6 +246,21 @@ class CupyFramework(NumpyFramework):
 
     def split(self, array: Any) -> list[Any]:
         return [self._cupy.ascontiguousarray(array[:, m]) for m in range(array.shape[1])]
+
+    def pad_rows(self, array: Any, rows: int) -> Any:
+        return self._cupy.pad(array, ((0, rows - len(array)), (0, 0)), constant_values=np.nan)
+
+    def put_row(self, array: Any, row: int, source: Any) -> None:
+        own = source if isinstance(source, self._cupy.ndarray) else self._cupy.from_dlpack(source)
+        super().put_row(array, row, own)
+
+    def to_host(self, array: Any) -> np.ndarray:
+        found: np.ndarray = self._cupy.asnumpy(array)
+        return found
+
+    def weighted_sum(self, counts: Any, weights: Sequence[float]) -> Any:
+        with self._cupy.cuda.Device(self._index):
+            return counts @ self._cupy.array(weights, np.float64)
 
     def current_stream(self) -> int:
         return int(self._cupy.cuda.get_current_stream(self._index).ptr)

@@ -7,10 +7,8 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
-
 from . import _ffi
-from ._arrays import FIELD, PARAMETER, View, is_array, repeat_rows, stack, view
+from ._arrays import FIELD, PARAMETER, View, is_array, repeat_rows, stack
 from ._call import Call, integer, number, positive
 from .errors import InvalidTypeError, InvalidValueError
 from .priors import TV, Star, ThresholdDynamics, Volume
@@ -35,11 +33,6 @@ class SoftmaxCall(Call):
         self.views: dict[str, View] = {}
         self.add("features", self.lead)
 
-    def view(self, array: Any, name: str, allowed: tuple[int, ...] = PARAMETER) -> View:
-        found = view(array, name, self.stream, allowed)
-        self.arrays.append(array)
-        return found
-
     def add(self, name: str, source: View) -> None:
         self.views[name] = source
         setattr(self.inputs, name, ct.pointer(source.tensor))
@@ -62,14 +55,7 @@ class SoftmaxCall(Call):
         self.add(name, source.reshaped((1, *source.shape)) if lifted else source)
 
     def _numbers(self, name: str, value: Any, rule: str) -> Any:
-        """An array as it is; sequences of numbers as an array of the features' framework."""
-        if is_array(value):
-            return value
-        try:
-            numbers = np.array(value, np.float64)
-        except (TypeError, ValueError, OverflowError) as error:
-            raise InvalidTypeError(f"{name} must be an array or numbers {rule}: {error}") from error
-        return self.framework.numbers(numbers, self.parameter_dtype)
+        return self.numbers(name, value, rule, self.parameter_dtype)
 
     def add_tv(self, tv: Any) -> None:
         if not isinstance(tv, TV):
@@ -77,7 +63,7 @@ class SoftmaxCall(Call):
         self.opts.tv = 1
         self.add_scalar("tv_lam", tv.lam)
         if tv.tau is not None:
-            self.add_scalar("tv_tau", tv.tau if is_array(tv.tau) else positive("tv_tau", tv.tau))
+            self.add_scalar("tv_tau", tv.tau if is_array(tv.tau) else positive("tv_tau", tv.tau, True))
         if tv.edge is not None:
             self.add_field("tv_edge", tv.edge)
 
@@ -156,7 +142,7 @@ class SoftmaxCall(Call):
             if tau is None:
                 raise InvalidValueError(f"star[{m}].tau is None; give a step for every star or for none")
             if not is_array(tau):
-                steps[m] = positive(f"star[{m}].tau", tau)
+                steps[m] = positive(f"star[{m}].tau", tau, True)
         if not any(is_array(tau) for tau in steps) and len(set(steps)) == 1:
             self.opts.star_tau = steps[0]
             return

@@ -16,7 +16,7 @@ class Status(enum.IntEnum):
 
     CONVERGED = 0  #: the residual fell below the tolerance
     ITERATION_CAP = 1  #: all iterations were done: the normal end without a tolerance
-    NONFINITE_INPUT = 2  #: features or a warm start hold NaN or inf: the image's results are NaN
+    NONFINITE_INPUT = 2  #: features, scores or a warm start hold NaN or inf: the image's results are NaN
     INFEASIBLE_VOLUME = 3  #: the volumes cannot all hold; the result is finite, for rescaled volumes
     BREAKDOWN = 4  #: the numbers exceed the floating-point range (tiny eps): the results are NaN
     INVALID_PARAMETER = 5  #: a parameter array holds a value outside its domain: the results are NaN

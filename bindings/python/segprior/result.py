@@ -181,7 +181,7 @@ class Result:
             if value is not None and mode != "implicit":
                 raise InvalidValueError(f"{name} = {value!r} is for mode 'implicit' only; mode is {mode!r}")
         if tol is not None:
-            opts.implicit_tolerance = positive("tol", tol)
+            opts.implicit_tolerance = positive("tol", tol, True)
         if max_iters is not None:
             opts.implicit_iterations = integer("max_iters", max_iters, 1)
         names = self._names(mode, wanted)

@@ -6,9 +6,8 @@ import ctypes as ct
 from typing import Any
 
 from . import _ffi
-from ._call import flag, integer, positive
+from ._call import choice, flag, integer, positive
 from ._softcut_call import SoftcutCall
-from .errors import InvalidValueError
 from .softcut_result import SoftcutGradients, SoftcutResult, SoftcutSecondGradients
 
 __all__ = ["SoftcutGradients", "SoftcutResult", "SoftcutSecondGradients", "softcut", "softcut_csr"]
@@ -29,12 +28,6 @@ _PATHS = {
     "cluster": _ffi.PATH_CLUSTER,
     "persistent": _ffi.PATH_PERSISTENT,
 }
-
-
-def _choice(name: str, value: Any, choices: dict[str, int]) -> int:
-    if not isinstance(value, str) or value not in choices:
-        raise InvalidValueError(f"{name} is {value!r}; it must be {', '.join(map(repr, choices))}")
-    return choices[value]
 
 
 def softcut(
@@ -111,9 +104,9 @@ def softcut(
     lib = _ffi.library()
     call = SoftcutCall(scores, stream, threads)
     opts = call.opts
-    opts.solver = _choice("solver", solver, SOLVERS)
-    opts.norm = _choice("norm", norm, _NORMS)
-    opts.path = _choice("path", path, _PATHS)
+    opts.solver = choice("solver", solver, SOLVERS)
+    opts.norm = choice("norm", norm, _NORMS)
+    opts.path = choice("path", path, _PATHS)
     opts.tolerance = positive("tol", tol)
     opts.backward_tolerance = positive("backward_tol", backward_tol)
     opts.max_iterations = 0 if max_iters is None else integer("max_iters", max_iters, 1)

@@ -8,9 +8,10 @@ from typing import Any
 
 from . import _ffi
 from ._arrays import View, view
+from ._call import wanted_names
 from ._frameworks import root_package
 from ._softcut_call import Made, SoftcutCall, assign
-from .errors import InvalidTypeError, InvalidValueError, NotSupportedError
+from .errors import InvalidValueError, NotSupportedError
 from .report import Systems
 
 Buffer = tuple[Any, int]  # memory and its aligned address
@@ -190,7 +191,7 @@ class SoftcutResult(_Solved):
                 connected to it. `SoftcutGradients.backward` has second derivatives.
         """
         call, lib = self._call, _ffi.library()
-        names = self._names(wanted)
+        names = wanted_names(wanted, call.differentiable)
         if root_package(grad_x) == "torch" and grad_x.requires_grad:
             raise NotSupportedError(
                 "grad_x requires grad, which the result would not be connected to; pass grad_x.detach(), "
@@ -219,16 +220,3 @@ class SoftcutResult(_Solved):
             found = SoftcutGradients(self, made, info, stream)
         call.hold([*call.arrays, grad_x], stream)
         return found
-
-    def _names(self, wanted: Iterable[str] | None) -> list[str]:
-        """The gradients to compute, each once."""
-        applicable = self._call.differentiable
-        if isinstance(wanted, str) or not (wanted is None or isinstance(wanted, Iterable)):
-            raise InvalidTypeError(f"wanted is {wanted!r}; it must be a list of names of gradients")
-        names = applicable if wanted is None else list(wanted)
-        for name in names:  # before duplicates are dropped: a wrong one may have no hash
-            if name not in applicable:
-                raise InvalidValueError(
-                    f"wanted has {name!r}; this call has gradients for {', '.join(applicable)}"
-                )
-        return list(dict.fromkeys(names))

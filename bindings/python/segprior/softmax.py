@@ -117,10 +117,10 @@ def softmax(
         default_checkpoint if checkpoint is None else integer("checkpoint", checkpoint, 0)
     )
     opts.compact_saved = flag("compact_saved", compact_saved)
-    opts.tolerance = 0.0 if tol is None else positive("tol", tol)
+    opts.tolerance = 0.0 if tol is None else positive("tol", tol, True)
     opts.accelerate = tol is not None if accelerate is None else flag("accelerate", accelerate)
     duals = flag("duals", duals)
-    opts.init_eps = 0.0 if init_eps is None else positive("init_eps", init_eps)
+    opts.init_eps = 0.0 if init_eps is None else positive("init_eps", init_eps, True)
     if not isinstance(path, str) or path not in _PATHS:
         raise InvalidValueError(f"path is {path!r}; it must be {', '.join(map(repr, _PATHS))}")
     opts.path = _PATHS[path]

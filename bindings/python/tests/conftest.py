@@ -37,9 +37,11 @@ class Golden:
 
 
 def golden_names(operator: str = "softmax") -> list[str]:
-    """The cases of "softcut" start with that word, all others are of the softmax."""
+    """The cases of "softcut" and "loss" start with that word, all others are of "softmax"."""
     names = sorted(path.parent.name for path in GOLDEN.glob("*/case.txt"))
-    return [name for name in names if name.startswith("softcut_") == (operator == "softcut")]
+    if operator == "softmax":
+        return [name for name in names if not name.startswith(("softcut_", "loss_"))]
+    return [name for name in names if name.startswith(operator + "_")]
 
 
 @pytest.fixture

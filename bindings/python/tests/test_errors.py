@@ -83,7 +83,10 @@ VALUE: list[tuple[Callable[[], Any], str]] = [
     (lambda: backward(tol=1e-3), r"tol = 0.001 is for mode 'implicit' only; mode is 'unrolled'"),
     (lambda: backward(mode="last", max_iters=9), r"max_iters = 9 is for mode 'implicit' only"),
     (lambda: backward(mode="implicit", tol=0), r"tol = 0.0; it must be > 0"),
-    (lambda: backward(mode="implicit", tol=float("inf")), r"implicit_tolerance = inf"),
+    (
+        lambda: backward(mode="implicit", tol=float("inf")),
+        r"^tol = inf; it must be > 0 and finite \(None: the default\)$",
+    ),
     (lambda: backward(mode="implicit", max_iters=0), r"max_iters = 0; it must be an integer >= 1"),
     (lambda: backward(wanted=["volume"]), r"wanted has 'volume'; .* has gradients for features, eps"),
     (

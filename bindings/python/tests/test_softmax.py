@@ -253,7 +253,7 @@ def test_structs_match_the_headers() -> None:
     """Field names and order of each mirrored struct, and every constant, as the headers spell them."""
     text = "".join(
         (PYTHON.parents[1] / "include" / "segprior" / n).read_text()
-        for n in ("core.h", "softmax.h", "softcut.h")
+        for n in ("core.h", "softmax.h", "softcut.h", "csr.h", "losses.h", "proposals.h", "metrics.h")
     )
     text = re.sub(r"/\*.*?\*/", "", text, flags=re.S)
     for name, mirror in {
@@ -269,6 +269,18 @@ def test_structs_match_the_headers() -> None:
         "segprior_softcut_grads": _ffi.SoftcutGrads,
         "segprior_softcut_cotangents": _ffi.SoftcutCotangents,
         "segprior_softcut_second_grads": _ffi.SoftcutSecondGrads,
+        "segprior_csr_opts": _ffi.CsrOpts,
+        "segprior_loss_opts": _ffi.LossOpts,
+        "segprior_loss_inputs": _ffi.LossInputs,
+        "segprior_loss_outputs": _ffi.LossOutputs,
+        "segprior_loss_cotangents": _ffi.LossCotangents,
+        "segprior_loss_grads": _ffi.LossGrads,
+        "segprior_proposal_opts": _ffi.ProposalOpts,
+        "segprior_proposal_inputs": _ffi.ProposalInputs,
+        "segprior_proposal_outputs": _ffi.ProposalOutputs,
+        "segprior_confusion_inputs": _ffi.ConfusionInputs,
+        "segprior_confusion_scores_outputs": _ffi.ConfusionScoresOutputs,
+        "segprior_components_opts": _ffi.ComponentsOpts,
     }.items():
         body = re.search(rf"typedef struct {name} {{(.*?)}} {name};", text, flags=re.S)
         assert body, name
@@ -278,9 +290,10 @@ def test_structs_match_the_headers() -> None:
     constants = {n: int(v) for n, v in re.findall(r"\bSEGPRIOR_(\w+) =\s*(\d+)", text)}
     for status in segprior.Status:
         assert constants[status.name] == status.value
-    kinds = ("CPU", "CUDA", "FLOAT", "BFLOAT", "UINT", "BACKWARD_", "PATH_", "SOFTCUT_", "NORM_")
+    kinds = ("CPU", "CUDA", "FLOAT", "BFLOAT", "UINT", "INT", "BACKWARD_", "PATH_", "SOFTCUT_", "NORM_")
+    kinds += ("LOSS_", "ACTIVATION_", "REDUCTION_", "BOUNDS_", "PROPOSAL_")
     names = [name for name in constants if name.startswith(kinds)]
-    assert len(names) == 23
+    assert len(names) == 42
     for name in names:
         assert constants[name] == getattr(_ffi, name)
 
@@ -296,4 +309,4 @@ def test_readme_example() -> None:
     for block in blocks:
         done = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-        assert "CONVERGED" in done.stdout
+        assert ("CONVERGED" in done.stdout) == (".info" in block)

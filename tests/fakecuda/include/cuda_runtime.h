@@ -3,7 +3,9 @@
 // checked.
 #pragma once
 
+#if !defined(FAKECUDA)  // usually a compile definition of all that links the runtime
 #define FAKECUDA 1
+#endif
 
 #include <math.h>
 

@@ -1,0 +1,20 @@
+// The passes over the voxels for scores that are probabilities.
+#include "kernels/losses/losses_cuda_backward.h"
+#include "kernels/losses/losses_cuda_dispatch.h"
+#include "kernels/losses/losses_cuda_forward.h"
+
+namespace segprior::losses::cuda {
+
+void forward_probabilities(const Forward &f, cudaStream_t stream) {
+  dispatch(f.p, f.grid, [&](auto real, auto classes) {
+    launch_forward<Scores::probabilities, decltype(real), decltype(classes)::value>(f, stream);
+  });
+}
+
+void backward_probabilities(const Backward &b, cudaStream_t stream) {
+  dispatch(b.p, b.grid, [&](auto real, auto classes) {
+    launch_backward<Scores::probabilities, decltype(real), decltype(classes)::value>(b, stream);
+  });
+}
+
+}  // namespace segprior::losses::cuda
