@@ -31,6 +31,7 @@ CUDA_ITERATIONS = {"1x2x512x512x512": 100}
 PRIOR_SHAPES = ["1x21x513x513", "8x2x256x256"]  # of the methods other than VPTV
 QUICK_SHAPES = ["1x2x512x512", "8x2x256x256"]
 ENTRIES = ["forward", "backward", "memory", "convergence", "threads", "softcut", "softcut_backward", "softcut_growth"]
+ENTRIES += ["losses", "proposals", "components"]
 # SoftCut: (shape, dtype, relative residual to reach); float32 cannot reach 1e-6 with large weights.
 SOFTCUT_SETTINGS = [
     ("32x1x256x256", "float64", 1e-6),
@@ -40,6 +41,8 @@ SOFTCUT_SETTINGS = [
 SOFTCUT_WEIGHTS = [10.0, 100.0, 1000.0]
 SOFTCUT_SIDES = [256, 512, 1024, 2048]  # of one image
 SOFTCUT_GROWTH = ["auto", "multigrid", "cg"]
+LOSS_SHAPES = ["8x4x512x512", "2x4x128x128x128"]
+COMPONENT_SHAPES = ["2048x2048", "128x128x128"]
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -95,7 +98,7 @@ def cuda_is_there() -> bool:
         return False
 
 
-METHODS = ["std", "vp_std", "ss_std", "tv_softmax", "softcut"]
+METHODS = ["std", "vp_std", "ss_std", "tv_softmax", "softcut", "losses", "components"]
 Job = tuple[str, str, Callable[[Any], list[dict[str, Any]]]]  # entry, title, function of the Bench
 
 
@@ -120,11 +123,60 @@ def softcut_jobs(options: argparse.Namespace) -> list[Job]:
     return found + [race("softcut_growth", label, "float64", 1e-6, 100.0, SOFTCUT_GROWTH) for label in labels]
 
 
+def losses_jobs(options: argparse.Namespace) -> list[Job]:
+    """Losses, and the proposals."""
+    from segprior_bench import losses_races
+    from segprior_bench.losses_problem import CASES, LossProblem
+
+    found: list[Job] = []
+    shapes = options.shape or (["2x4x64x64"] if options.quick else LOSS_SHAPES)
+    for label in shapes:
+        shape = tuple(int(n) for n in label.split("x"))
+        for case in CASES:
+            given = LossProblem(shape, case)
+            title = f"losses {case}, {label}, forward + backward, float32, {options.device}"
+            found.append(("losses", title, lambda bench, p=given: losses_races.run(bench, p)))
+    for label in shapes:
+        given = LossProblem(tuple(int(n) for n in label.split("x")), "size + partial CE")
+        title = f"proposals {label}, sizes within 10 %, float32, {options.device}"
+        found.append(("proposals", title, lambda bench, p=given: losses_races.run_proposals(bench, p)))
+    return found
+
+
+def components_jobs(options: argparse.Namespace) -> list[Job]:
+    from segprior_bench import components_races
+    from segprior_bench.components_problem import DENSITIES, ComponentsProblem
+
+    found: list[Job] = []
+    for label in options.shape or (["128x128"] if options.quick else COMPONENT_SHAPES):
+        spatial = tuple(int(n) for n in label.split("x"))
+        for density in (0.5, None) if options.quick else (*DENSITIES, None):
+            for full in (False, True):
+                given = ComponentsProblem(spatial, density, full)
+                title = f"components {label}, {given.kind}, {options.device}"
+                found.append(("components", title, lambda bench, p=given: components_races.run(bench, p)))
+    return found
+
+
+# Methods with entries of their own; a shape of one says nothing to another.
+OWN_ENTRIES = {
+    "softcut": (("softcut", "softcut_backward", "softcut_growth"), softcut_jobs),
+    "losses": (("losses", "proposals"), losses_jobs),
+    "components": (("components",), components_jobs),
+}
+
+
 def jobs(options: argparse.Namespace) -> list[Job]:
-    if options.method == ["softcut"] or (options.only and all(e.startswith("softcut") for e in options.only)):
-        return softcut_jobs(options)
-    everything = not options.method and not options.shape
-    return softmax_jobs(options) + (softcut_jobs(options) if everything else [])
+    """Of the methods or entries asked for; of all if none is, but then a shape is one of softmax's."""
+    chosen = set(options.method or ())
+    if not chosen and options.only:
+        chosen = {m for m, (entries, _) in OWN_ENTRIES.items() if any(e in entries for e in options.only)}
+        named = {e for entries, _ in OWN_ENTRIES.values() for e in entries}
+        chosen |= {"softmax"} if any(e not in named for e in options.only) else set()
+    elif not chosen:
+        chosen = {"softmax"} | (set() if options.shape else set(OWN_ENTRIES))
+    found = softmax_jobs(options) if chosen - set(OWN_ENTRIES) else []
+    return found + [job for m, (_, make) in OWN_ENTRIES.items() if m in chosen for job in make(options)]
 
 
 def softmax_jobs(options: argparse.Namespace) -> list[Job]:
@@ -179,7 +231,7 @@ def softmax_jobs(options: argparse.Namespace) -> list[Job]:
 
 def versions() -> dict[str, str]:
     found = {}
-    for name in ("numpy", "torch", "jax", "triton", "scipy", "pyamg", "torch_sparse_solve", "cupy"):
+    for name in ("numpy", "torch", "jax", "triton", "scipy", "skimage", "pyamg", "torch_sparse_solve", "cupy", "monai"):
         try:
             found[name] = str(__import__(name).__version__)
         except Exception:

@@ -15,7 +15,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-KEY = ("entry", "shape", "dtype", "iterations", "eps", "lam", "w_max", "residual_target", "who", "threads")
+KEY = ("entry", "operator", "what", "shape", "dtype", "iterations", "eps", "lam", "w_max", "residual_target")
+KEY += ("who", "threads")
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[tuple[Any, ...], dict[str, Any]]]:
@@ -27,8 +28,8 @@ def read(path: Path) -> tuple[dict[str, Any], dict[tuple[Any, ...], dict[str, An
         if row.get("entry") == "machine":
             machine = row
         elif "median_ms" in row:
-            # The iterations of convergence and softcut rows are a result, not part of the question.
-            counted = "eps" in row or "w_max" in row
+            # The iterations of convergence, softcut and proposals are a result, not part of the question.
+            counted = any(k in row for k in ("eps", "w_max", "violation_voxels"))
             rows[tuple(None if k == "iterations" and counted else row.get(k) for k in KEY)] = row
     return machine, rows
 
@@ -45,7 +46,7 @@ def main() -> int:
         print(f"{name}: {', '.join(described) or 'no row about the machine'}")
     if old_machine.get("device") != new_machine.get("device"):
         print("the devices differ: the ratios compare machines, not commits")
-    print(f"\n{'entry':<12}{'shape':<20}{'who':<40}{'old ms':>10}{'new ms':>10}{'median':>8}{'min':>8}")
+    print(f"\n{'entry':<36}{'shape':<20}{'who':<40}{'old ms':>10}{'new ms':>10}{'median':>8}{'min':>8}")
     slower = []
     for key, row in new.items():
         if key not in old:
@@ -54,8 +55,9 @@ def main() -> int:
         ratio, ratio_min = row["median_ms"] / before["median_ms"], row["min_ms"] / before["min_ms"]
         regressed = row["who"].startswith(("segprior", "accelerated")) and min(ratio, ratio_min) > options.threshold
         slower += [key] if regressed else []
+        what = ", ".join(row[k] for k in ("entry", "what") if k in row)
         print(
-            f"{row['entry']:<12}{row['shape']:<20}{row['who']:<40}{before['median_ms']:>10.4g}{row['median_ms']:>10.4g}"
+            f"{what[:35]:<36}{row['shape']:<20}{row['who']:<40}{before['median_ms']:>10.4g}{row['median_ms']:>10.4g}"
             f"{ratio:>8.2f}{ratio_min:>8.2f}{'  SLOWER' if regressed else ''}"
         )
     missing = len([k for k in old if k not in new]), len([k for k in new if k not in old])

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes the environment in which the benchmark finds its rivals: PyTorch, JAX, SciPy, PyAMG and torch_sparse_solve
-# (about 6 GB with what they pull in). Outside the source tree, because it outlives a clone; perf/bench.py looks for it in the same place.
+# Makes the environment in which the benchmark finds its rivals: PyTorch, JAX, SciPy, PyAMG, torch_sparse_solve, MONAI, scikit-image
+# and cc3d (about 6 GB with what they pull in). Outside the source tree, because it outlives a clone; perf/bench.py looks for it in the same place.
 #
 #   perf/make_rivals_env.sh [folder]     default: ${XDG_CACHE_HOME:-$HOME/.cache}/segprior/venv-bench
 set -euo pipefail
@@ -22,9 +22,16 @@ install_softcut_rivals() {
     echo "torch_sparse_solve: not installed, its build needs libsuitesparse-dev (and g++)"
   fi
 }
+# Of the losses and of connected components. MONAI's own list of packages asks for no more than NumPy and torch.
+install_loss_rivals() {
+  "$python" -c 'import monai' 2>/dev/null || install --no-deps monai
+  "$python" -c 'import skimage' 2>/dev/null || install scikit-image
+  "$python" -c 'import cc3d' 2>/dev/null || install connected-components-3d
+}
 if [ -x "$python" ] && "$python" -c 'import numpy, torch' 2>/dev/null; then
   echo "$target is there and has torch"
   install_softcut_rivals
+  install_loss_rivals
   exit 0
 fi
 mkdir -p "$(dirname "$target")"
@@ -37,4 +44,5 @@ python3 -m venv "$target"
 "$python" -m pip install -q --disable-pip-version-check --no-cache-dir numpy torch setuptools
 install jax
 install_softcut_rivals
+install_loss_rivals
 "$python" -c 'import numpy, torch; print("numpy", numpy.__version__, "torch", torch.__version__)'

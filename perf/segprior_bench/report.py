@@ -101,7 +101,16 @@ _SOFTCUT = [
     ("ns_per_voxel", "ns/voxel", 10, "{:.4g}"),
     ("times_segprior", "x segprior", 11, "{:.2f}"),
 ]
+_LOSSES = [(key, *rest) for key, *rest in _RACE if key != "ns_per_pxc_iteration"]
+_LOSSES.insert(4, ("ns_per_pxc", "ns/pxc", 10, "{:.3g}"))
+_PROPOSALS = [column for column in _LOSSES if column[0] != "copy_percent"]
+_PROPOSALS += [
+    ("iterations", "iterations", 11, "{}"),
+    ("violation_voxels", "violation", 10, "{:.2g}"),
+]
+_COMPONENTS = [column for column in _SOFTCUT if column[0] not in ("iterations", "residual")]
 _COLUMNS = {
+    **{"losses": _LOSSES, "proposals": _PROPOSALS, "components": _COMPONENTS},
     **{"convergence": _CONVERGENCE, "memory": _MEMORY},
     **{"softcut": _SOFTCUT, "softcut_backward": _SOFTCUT, "softcut_growth": _SOFTCUT},
 }

@@ -1,0 +1,1 @@
+"""The modules of perf/weak_supervision.py."""
