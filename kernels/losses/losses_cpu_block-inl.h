@@ -48,18 +48,6 @@ class Finite {
   hn::Vec<Bits> largest_;
 };
 
-// f(x) for the first column of every vector.
-template <class T, class F>
-HWY_INLINE void for_vectors(int64_t width, F f) {
-  const int64_t lanes = static_cast<int64_t>(hn::Lanes(Tag<T>()));
-  for (int64_t x = 0; x < width; x += lanes) f(x);
-}
-
-template <class T>
-HWY_INLINE void fill(T *row, T value, int64_t width) {
-  for_vectors<T>(width, [&](int64_t x) HWY_ATTR { store(set(value), row + x); });
-}
-
 // row <- 0 where `on` is 0, whatever it was.
 template <class T>
 HWY_INLINE void keep_where(const T *on, T *row, int64_t width) {

@@ -29,6 +29,18 @@ HWY_INLINE void store(Vec<T> value, T *row) {
   hn::StoreU(value, Tag<T>(), row);
 }
 
+// f(x) for the first column of every vector.
+template <class T, class F>
+HWY_INLINE void for_vectors(int64_t width, F f) {
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(Tag<T>()));
+  for (int64_t x = 0; x < width; x += lanes) f(x);
+}
+
+template <class T>
+HWY_INLINE void fill(T *row, T value, int64_t width) {
+  for_vectors<T>(width, [&](int64_t x) HWY_ATTR { store(set(value), row + x); });
+}
+
 // x^g for 0 <= x <= 1. Other exponents than the usual ones by the logarithm, whose rounding costs about g |ln
 // x| units in the last place.
 template <class T>
