@@ -26,7 +26,7 @@ const Backend &backend_of(const segprior_context &context) {
 void check_workspace(Call &call, const segprior_context &context, Pass pass, void *workspace, size_t bytes) {
   const size_t needed = backend_of(context).workspace(call.problem, pass, context.cpu_threads());
   check_size("workspace_bytes", bytes, needed);
-  call.arguments.output_bytes("workspace", workspace, needed, Arena::kAlignment);
+  call.arguments.output_bytes("workspace", workspace, needed, Arena::kBaseAlignment);
 }
 
 }  // namespace
@@ -90,7 +90,7 @@ segprior_status segprior_loss_forward(segprior_context *context, const segprior_
     if (saved) {
       const size_t needed = backend_of(*context).saved(p);
       check_size("saved_bytes", saved_bytes, needed);
-      call.arguments.output_bytes("saved", saved, needed, Arena::kAlignment);
+      call.arguments.output_bytes("saved", saved, needed, Arena::kBaseAlignment);
     }
     call.arguments.check_overlap();
     backend_of(*context).forward(p, out, workspace, saved, context->cpu_threads(), context->stream);
@@ -121,7 +121,7 @@ segprior_status segprior_loss_backward(segprior_context *context, const segprior
     check_workspace(call, *context, Pass::backward, workspace, workspace_bytes);
     const size_t needed = backend_of(*context).saved(p);
     check_size("saved_bytes", saved_bytes, needed);
-    call.arguments.input_bytes("saved", saved, needed, Arena::kAlignment);
+    call.arguments.input_bytes("saved", saved, needed, Arena::kBaseAlignment);
     call.arguments.check_overlap();
     backend_of(*context).backward(p, in, out, workspace, saved, context->cpu_threads(), context->stream);
   });

@@ -91,7 +91,7 @@ segprior_status segprior_components(segprior_context *context, const segprior_co
     call.read_outputs(components, count, class_count);
     const size_t needed = workspace_of(*context, call);
     check_size("workspace_bytes", workspace_bytes, needed);
-    call.arguments.output_bytes("workspace", workspace, needed, Arena::kAlignment);
+    call.arguments.output_bytes("workspace", workspace, needed, Arena::kBaseAlignment);
     call.arguments.check_overlap();
     backend_of(*context).components(call.problem, workspace, context->cpu_threads(), context->stream);
   });

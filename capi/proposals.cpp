@@ -153,7 +153,7 @@ segprior_status segprior_proposal_forward(segprior_context *context, const segpr
     const Backend &backend = backend_of(*context);
     const size_t needed = backend.workspace(call.problem, context->cpu_threads());
     check_size("workspace_bytes", workspace_bytes, needed);
-    call.arguments.output_bytes("workspace", workspace, needed, Arena::kAlignment);
+    call.arguments.output_bytes("workspace", workspace, needed, Arena::kBaseAlignment);
     call.arguments.check_overlap();
     backend.forward(call.problem, out, workspace, context->cpu_threads(), context->stream);
   });

@@ -26,13 +26,13 @@ const Backend &backend_of(const segprior_context &context) {
 void check_workspace(Call &call, const segprior_context &context, Pass pass, void *workspace, size_t bytes) {
   const size_t needed = staged_workspace(backend_of(context), call.problem, pass, context.cpu_threads());
   check_size("workspace_bytes", bytes, needed);
-  call.arguments.output_bytes("workspace", workspace, needed, Arena::kAlignment);
+  call.arguments.output_bytes("workspace", workspace, needed, Arena::kBaseAlignment);
 }
 
 void check_saved(Call &call, const segprior_context &context, const void *saved, size_t bytes) {
   const size_t needed = backend_of(context).saved(call.problem);
   check_size("saved_bytes", bytes, needed);
-  call.arguments.input_bytes("saved", saved, needed, Arena::kAlignment);
+  call.arguments.input_bytes("saved", saved, needed, Arena::kBaseAlignment);
 }
 
 int64_t entries_of(const Grid &g) {
@@ -95,7 +95,7 @@ segprior_status segprior_softcut_forward(segprior_context *context, const segpri
     check_workspace(call, *context, Pass::forward, workspace, workspace_bytes);
     const size_t saved_needed = backend.saved(call.problem);
     check_size("saved_bytes", saved_bytes, saved_needed);
-    call.arguments.output_bytes("saved", saved, saved_needed, Arena::kAlignment);
+    call.arguments.output_bytes("saved", saved, saved_needed, Arena::kBaseAlignment);
     call.arguments.check_overlap();
     staged_forward(backend, call.problem, out, workspace, saved, context->cpu_threads(), context->stream);
   });

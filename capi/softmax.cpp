@@ -77,8 +77,8 @@ segprior_status segprior_softmax_forward(segprior_context *context, const segpri
     const size_t needed = staged_forward_workspace(backend, p, threads), saved_needed = staged_saved_bytes(p);
     check_size("workspace_bytes", workspace_bytes, needed);
     check_size("saved_bytes", saved_bytes, saved_needed);
-    a.output_bytes("workspace", workspace, needed, Arena::kAlignment);
-    a.output_bytes("saved", saved, saved_needed, Arena::kAlignment);
+    a.output_bytes("workspace", workspace, needed, Arena::kBaseAlignment);
+    a.output_bytes("saved", saved, saved_needed, Arena::kBaseAlignment);
     a.check_overlap();
     staged_forward(backend, p, out, workspace, saved, threads, context->stream);
   });
@@ -108,11 +108,11 @@ segprior_status segprior_softmax_backward(segprior_context *context, const segpr
     const int threads = context->cpu_threads();
     const size_t needed = staged_backward_workspace(backend, p, mode, threads);
     check_size("workspace_bytes", workspace_bytes, needed);
-    if (needed > 0) a.output_bytes("workspace", workspace, needed, Arena::kAlignment);
+    if (needed > 0) a.output_bytes("workspace", workspace, needed, Arena::kBaseAlignment);
     if (mode != Mode::last) {
       const size_t saved_needed = staged_saved_bytes(p);
       check_size("saved_bytes", saved_bytes, saved_needed);
-      a.input_bytes("saved", saved, saved_needed, Arena::kAlignment);
+      a.input_bytes("saved", saved, saved_needed, Arena::kBaseAlignment);
     }
     a.check_overlap();
     staged_backward(backend, p, mode, u_data, grad_u_data, out, workspace, saved, threads, context->stream);

@@ -8,7 +8,6 @@ install(TARGETS segprior EXPORT segprior-targets
 install(DIRECTORY include/segprior DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} FILES_MATCHING PATTERN "*.h*")
 install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})
 
-add_library(segprior::segprior ALIAS segprior)
 set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/segprior)
 install(EXPORT segprior-targets NAMESPACE segprior:: FILE segprior-config.cmake DESTINATION ${package_dir})
 # Below 1.0 a minor version may change the interface, so it has to match.

@@ -25,7 +25,7 @@ install_softcut_rivals() {
 # Of the losses and of connected components. MONAI's own list of packages asks for no more than NumPy and torch.
 install_loss_rivals() {
   "$python" -c 'import monai' 2>/dev/null || install --no-deps monai
-  "$python" -c 'import skimage' 2>/dev/null || install scikit-image
+  "$python" -c 'import skimage, PIL' 2>/dev/null || install scikit-image pillow
   "$python" -c 'import cc3d' 2>/dev/null || install connected-components-3d
 }
 if [ -x "$python" ] && "$python" -c 'import numpy, torch' 2>/dev/null; then

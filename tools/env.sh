@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Prepares this machine: installs the packages that are missing (Debian, Ubuntu), builds the library into build/
 # and makes .venv, in which `import segprior` and the command `segprior` work. Safe to repeat: what is there
-# and up to date is left alone.
+# and up to date is left alone. The environment variable SEGPRIOR_CMAKE_OPTIONS holds further options of CMake, as
+# -DSEGPRIOR_WERROR=ON; CUDAARCHS the CUDA architectures, as 90-real.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -30,6 +31,7 @@ find_missing() {
   has_header doctest/doctest.h || need doctest-dev "test framework (headers only)"
   has_header Eigen/SparseCholesky || has_header eigen3/Eigen/SparseCholesky ||
     need libeigen3-dev "SoftCut's direct solver (headers only)"
+  has luajit || need luajit "test of the Lua binding"
   has python3 || need python3 "Python package, command line, demo"
   python3 -c 'import venv, ensurepip' 2>/dev/null || need python3-venv "makes .venv"
 }
@@ -66,19 +68,20 @@ fi
 say "building the library into build/"
 mkdir -p build
 # The whole output on a failure; otherwise the one line that says which backends are built.
-cmake --preset release >build/configure.log 2>&1 || { cat build/configure.log; exit 1; }
+# shellcheck disable=SC2086 # the options are meant to be split
+cmake --preset release ${SEGPRIOR_CMAKE_OPTIONS:-} >build/configure.log 2>&1 || { cat build/configure.log; exit 1; }
 grep -E '^-- (CUDA backend|.*CPU backend only)' build/configure.log | sed 's/^--/  /'
 cmake --build build --target segprior
 
 # ---- Python -------------------------------------------------------------------------------------------------
 
 say "Python environment .venv"
-stamp=$( { python3 -VV; cat bindings/python/pyproject.toml; pwd; } | sha256sum | cut -d' ' -f1)
+stamp=$( { python3 -VV; cat pyproject.toml; pwd; } | sha256sum | cut -d' ' -f1)
 if [ "$(cat .venv/segprior-stamp 2>/dev/null)" != "$stamp" ]; then
   python3 -c 'import sys; sys.exit(sys.version_info < (3, 9))' || { echo "Python 3.9 or newer is needed"; exit 1; }
   rm -rf .venv
   python3 -m venv .venv
-  .venv/bin/python -m pip install -q --disable-pip-version-check -e "bindings/python[cli,test]"
+  .venv/bin/python -m pip install -q --disable-pip-version-check -e ".[cli,test]"
   echo "$stamp" >.venv/segprior-stamp
 else
   echo "   up to date"

@@ -87,6 +87,16 @@ python_tests() {
   python3 -m pytest -q -p no:cacheprovider bindings/python/tests
 }
 
+torch_tests() {
+  python3 -c 'import torch, numpy, pytest' 2>/dev/null || { echo "no python3 with torch and pytest: skipped"; return 77; }
+  python3 -m pytest -q -p no:cacheprovider bindings/python/tests_torch
+}
+
+self_test() { # its arrays on the device are torch's or CuPy's; without either it says so
+  python3 -c 'import numpy' 2>/dev/null || { echo "no python3 with numpy: skipped"; return 77; }
+  python3 -m segprior.cli selftest
+}
+
 sanitizer() { # sanitizer <tool>: a part of the cases in which every kernel runs
   command -v compute-sanitizer >/dev/null || { echo "compute-sanitizer not found: skipped"; return 77; }
   compute-sanitizer --tool "$1" --error-exitcode 9 --print-limit 20 "$build/tests/segprior_tests" \
@@ -100,7 +110,7 @@ benchmark() {
 }
 
 sanitizer_cases='*[race]*' # the smallest cases, as for the race detector of the fake runtime
-export -f configure compile graph_capture python_tests sanitizer benchmark
+export -f configure compile graph_capture python_tests torch_tests self_test sanitizer benchmark
 export build logs capability sanitizer_cases
 
 json device "${device:-none}" compute_capability "${capability:-0}" driver "${driver:-none}" \
@@ -114,7 +124,9 @@ step "graph capture" 30 graph_capture
 for tool in memcheck racecheck initcheck synccheck; do
   step "compute-sanitizer $tool" 40 sanitizer $tool
 done
+step "self-test" 30 self_test
 step "python tests" 60 python_tests
+step "torch tests" 60 torch_tests
 step "benchmark" 150 benchmark
 [ ! -s "$logs/bench.jsonl" ] || cat "$logs/bench.jsonl" >>"$results"
 

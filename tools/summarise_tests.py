@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Adds up test results: ctest's own, the doctest cases inside its tests, and pytest's.
 
-    tools/summarise_tests.py build
+    tools/summarise_tests.py build [--bindings]
 
-Reads what tools/run_tests.sh leaves in the build folder. A missing or truncated log counts as one failure.
+Reads what tools/run_tests.sh, or with --bindings tools/test_bindings.sh, leaves in the build folder. A missing or
+truncated log counts as one failure.
 """
 
 import pathlib
@@ -28,11 +29,15 @@ def pytest(text):
     return counts.get("passed", 0), counts.get("failed", 0) + counts.get("error", 0) if counts else 1
 
 
+TESTS = (("ctest", "ctest.log", ctest),
+         ("doctest cases", "Testing/Temporary/LastTest.log", doctest),
+         ("pytest", "pytest.log", pytest))
+BINDINGS = (("pytest torch", "pytest-torch.log", pytest), ("pytest jax", "pytest-jax.log", pytest))
+
+
 def main():
     build = pathlib.Path(sys.argv[1])
-    for name, log, count in (("ctest", "ctest.log", ctest),
-                             ("doctest cases", "Testing/Temporary/LastTest.log", doctest),
-                             ("pytest", "pytest.log", pytest)):
+    for name, log, count in BINDINGS if "--bindings" in sys.argv else TESTS:
         path = build / log
         passed, failed = count(path.read_text(errors="replace") if path.exists() else "")
         print(f"{name}: {passed} passed, {failed} failed")

@@ -26,7 +26,7 @@ extern "C" {
 /* ---- Version ------------------------------------------------------------------------------------------- */
 
 #define SEGPRIOR_VERSION_MAJOR 0
-#define SEGPRIOR_VERSION_MINOR 4
+#define SEGPRIOR_VERSION_MINOR 5
 #define SEGPRIOR_VERSION_PATCH 0
 
 /* Version of the loaded library as major * 10000 + minor * 100 + patch. Compare with the macros above to
@@ -43,8 +43,9 @@ SEGPRIOR_API int32_t segprior_has_cuda(void);
  */
 typedef int32_t segprior_status;
 
+/* The values of segprior_status. */
 enum {
-  SEGPRIOR_OK = 0,
+  SEGPRIOR_OK = 0,                       /* done */
   SEGPRIOR_ERROR_NULL_POINTER = 101,     /* a required pointer is NULL */
   SEGPRIOR_ERROR_VALUE = 102,            /* a number or enumerator is outside its documented range */
   SEGPRIOR_ERROR_DTYPE = 103,            /* a tensor's dtype is not allowed here */
@@ -58,10 +59,10 @@ enum {
   SEGPRIOR_ERROR_ALIGNMENT = 111, /* a pointer is not aligned as documented */
   SEGPRIOR_ERROR_BUSY = 201,      /* another thread is inside this context */
   SEGPRIOR_ERROR_NOT_SUPPORTED = 202, /* a valid request that this version does not implement; documented */
-  SEGPRIOR_ERROR_OUT_OF_MEMORY = 301,
-  SEGPRIOR_ERROR_NO_DEVICE = 302, /* no such device, no driver, or a build without CUDA */
-  SEGPRIOR_ERROR_CUDA = 303,      /* the CUDA runtime reported an error; the text has its name */
-  SEGPRIOR_ERROR_INTERNAL = 901
+  SEGPRIOR_ERROR_OUT_OF_MEMORY = 301, /* host or device memory could not be had */
+  SEGPRIOR_ERROR_NO_DEVICE = 302,     /* no such device, no driver, or a build without CUDA */
+  SEGPRIOR_ERROR_CUDA = 303,          /* the CUDA runtime reported an error; the text has its name */
+  SEGPRIOR_ERROR_INTERNAL = 901       /* a defect of the library */
 };
 
 /* Constant English text of a status code; never NULL. */
@@ -73,8 +74,13 @@ SEGPRIOR_API const char *segprior_last_error(void);
 
 /* ---- Devices and context ------------------------------------------------------------------------------- */
 
-enum { SEGPRIOR_CPU = 1, SEGPRIOR_CUDA = 2 }; /* the values of DLPack's DLDeviceType */
+/* Types of devices, with the values of DLPack's DLDeviceType. */
+enum {
+  SEGPRIOR_CPU = 1, /* host memory */
+  SEGPRIOR_CUDA = 2 /* memory of an NVIDIA GPU */
+};
 
+/* A device: where a context works and a tensor lives. */
 typedef struct segprior_device {
   int32_t type;  /* SEGPRIOR_CPU or SEGPRIOR_CUDA */
   int32_t index; /* CUDA device ordinal; 0 for the CPU */
@@ -104,9 +110,10 @@ SEGPRIOR_API segprior_status segprior_context_set_threads(segprior_context *cont
 
 /* ---- Tensors ------------------------------------------------------------------------------------------- */
 
+/* Element types of tensors. */
 enum {
-  SEGPRIOR_FLOAT32 = 1,
-  SEGPRIOR_FLOAT64 = 2,
+  SEGPRIOR_FLOAT32 = 1,  /* IEEE binary32 */
+  SEGPRIOR_FLOAT64 = 2,  /* IEEE binary64 */
   SEGPRIOR_FLOAT16 = 3,  /* IEEE binary16 */
   SEGPRIOR_BFLOAT16 = 4, /* the upper half of a float32 */
   SEGPRIOR_UINT8 = 5,    /* masks and labels; DLPack's bool and uint8 */
@@ -114,19 +121,20 @@ enum {
   SEGPRIOR_INT64 = 7     /* since 0.4: labels, counts */
 };
 
-enum { SEGPRIOR_MAX_NDIM = 8 };
+/* Limits of tensors. */
+enum { SEGPRIOR_MAX_NDIM = 8 /* the most axes */ };
 
 /* A view of memory that the caller owns. Only C-contiguous tensors are accepted: `strides` (in elements) is
  * NULL or spells the contiguous strides; anything else is SEGPRIOR_ERROR_STRIDES, never a silent copy. The
  * first element is at (char *)data + byte_offset and must be aligned to its element size. */
 typedef struct segprior_tensor {
-  void *data;
-  segprior_device device;
-  int32_t dtype; /* one of the enumerators above */
-  int32_t ndim;  /* 0 .. SEGPRIOR_MAX_NDIM */
-  const int64_t *shape;
-  const int64_t *strides;
-  uint64_t byte_offset;
+  void *data;             /* memory of the device */
+  segprior_device device; /* where data lives */
+  int32_t dtype;          /* one of the enumerators above */
+  int32_t ndim;           /* 0 .. SEGPRIOR_MAX_NDIM */
+  const int64_t *shape;   /* [ndim] extents */
+  const int64_t *strides; /* NULL, or [ndim] in elements, C-contiguous */
+  uint64_t byte_offset;   /* from data to the first element */
 } segprior_tensor;
 
 /* Fills `out` from a DLPack `DLTensor *` (any framework's). `out` borrows the DLTensor's shape and strides:

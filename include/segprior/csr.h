@@ -24,6 +24,7 @@
 extern "C" {
 #endif
 
+/* Preconditioners. */
 enum {
   SEGPRIOR_CSR_NONE = 0, /* plain conjugate gradients */
   SEGPRIOR_CSR_IC0 = 1   /* incomplete Cholesky, no fill-in */

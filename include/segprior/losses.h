@@ -55,21 +55,23 @@ extern "C" {
 
 /* The terms; indices of opts.weights and of the first axis of outputs.terms and outputs.items. */
 enum {
-  SEGPRIOR_LOSS_SIZE = 0,
-  SEGPRIOR_LOSS_CROSS_ENTROPY = 1,
-  SEGPRIOR_LOSS_FOCAL = 2,
-  SEGPRIOR_LOSS_DICE = 3,
-  SEGPRIOR_LOSS_FOCAL_DICE = 4,
-  SEGPRIOR_LOSS_TERMS = 5,
-  SEGPRIOR_LOSS_CAPACITY = 8 /* slots of opts.weights, for terms of later versions */
+  SEGPRIOR_LOSS_SIZE = 0,          /* the size penalty */
+  SEGPRIOR_LOSS_CROSS_ENTROPY = 1, /* full or partial cross entropy */
+  SEGPRIOR_LOSS_FOCAL = 2,         /* the focal loss */
+  SEGPRIOR_LOSS_DICE = 3,          /* the Dice loss */
+  SEGPRIOR_LOSS_FOCAL_DICE = 4,    /* the Dice loss of sharpened probabilities */
+  SEGPRIOR_LOSS_TERMS = 5,         /* their number */
+  SEGPRIOR_LOSS_CAPACITY = 8       /* slots of opts.weights, for terms of later versions */
 };
 
+/* How the scores become the probabilities S. */
 enum {
   SEGPRIOR_ACTIVATION_SOFTMAX = 0, /* the scores are logits, S their softmax over the classes */
   SEGPRIOR_ACTIVATION_SIGMOID = 1, /* the scores are logits, S the logistic function of each */
   SEGPRIOR_ACTIVATION_NONE = 2     /* the scores are S */
 };
 
+/* How a term becomes one number. */
 enum {
   SEGPRIOR_REDUCTION_SUM = 0, /* over images (groups) and classes */
   /* The sum divided by, for CROSS_ENTROPY and FOCAL, sum_(b, x, i) l w_i t_i (the number of labelled voxels
@@ -173,11 +175,13 @@ typedef struct segprior_loss_grads {
 
 /* Bytes of scratch of forward and backward, and of what forward leaves for backward (about 10 float64 numbers
  * per image and class). Only the presence, shapes, dtypes and device of `inputs` are read, not their data.
- * forward_bytes and backward_bytes may be NULL. Workspace and saved must be aligned to 256 bytes. */
+ * forward_bytes and backward_bytes may be NULL. Workspace and saved must be aligned to 64 bytes. */
 SEGPRIOR_API segprior_status segprior_loss_workspace_size(segprior_context *context,
                                                           const segprior_loss_opts *opts,
                                                           const segprior_loss_inputs *inputs,
                                                           size_t *forward_bytes, size_t *backward_bytes);
+
+/* Bytes of `saved`, see segprior_loss_workspace_size. */
 SEGPRIOR_API segprior_status segprior_loss_saved_size(segprior_context *context,
                                                       const segprior_loss_opts *opts,
                                                       const segprior_loss_inputs *inputs,

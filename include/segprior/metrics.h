@@ -26,7 +26,7 @@ typedef struct segprior_confusion_inputs {
   const segprior_tensor *prediction; /* [B, *S] */
   const segprior_tensor *scores; /* [B, I, *S], float32, float64, float16 or bfloat16: the prediction is the
                                     class of the largest, the first of equals */
-  const segprior_tensor *mask;
+  const segprior_tensor *mask;   /* NULL: all voxels count */
 } segprior_confusion_inputs;
 
 /* Counts voxels: matrix [B, I, I], int64, I = 1 .. 256, is overwritten with the number of voxels of image b
@@ -78,14 +78,16 @@ typedef struct segprior_components_opts {
   int32_t full;       /* neighbours of a voxel: 0 across faces (4 in 2-D, 6 in 3-D), 1 also across edges and
                          corners (8, 26). 0 */
   int32_t by_value;   /* 0: all voxels that are not background are alike. 1: voxels of different values are
-                         never   in one component. 0 */
+                         never in one component. 0 */
   int64_t background; /* the value of voxels that are in no component. 0 */
 } segprior_components_opts;
 
+/* Fills *opts with the defaults above. struct_size = sizeof(segprior_components_opts) as the caller compiled
+ * it. */
 SEGPRIOR_API segprior_status segprior_components_opts_init(segprior_components_opts *opts,
                                                            size_t struct_size);
 
-/* Bytes of scratch; a workspace must be aligned to 256 bytes. Data pointers are not read. */
+/* Bytes of scratch; a workspace must be aligned to 64 bytes. Data pointers are not read. */
 SEGPRIOR_API segprior_status segprior_components_workspace_size(segprior_context *context,
                                                                 const segprior_components_opts *opts,
                                                                 const segprior_tensor *map,

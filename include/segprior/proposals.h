@@ -45,7 +45,11 @@
 extern "C" {
 #endif
 
-enum { SEGPRIOR_PROPOSAL_EXACT = 0, SEGPRIOR_PROPOSAL_GRADIENT = 1 };
+/* The two methods. */
+enum {
+  SEGPRIOR_PROPOSAL_EXACT = 0,   /* the volume dual, with Newton steps */
+  SEGPRIOR_PROPOSAL_GRADIENT = 1 /* projected gradient ascent, as the paper's */
+};
 
 /* Fill with segprior_proposal_opts_init, then change what you need. Fields are only ever appended. */
 typedef struct segprior_proposal_opts {
@@ -56,6 +60,8 @@ typedef struct segprior_proposal_opts {
   double tolerance;   /* >= 0, as a fraction of J. 1e-6 */
 } segprior_proposal_opts;
 
+/* Fills *opts with the defaults above. struct_size = sizeof(segprior_proposal_opts) as the caller compiled
+ * it. */
 SEGPRIOR_API segprior_status segprior_proposal_opts_init(segprior_proposal_opts *opts, size_t struct_size);
 
 /* Inputs. Zero the struct, set struct_size = sizeof(segprior_proposal_inputs), then the pointers. */
@@ -83,7 +89,7 @@ typedef struct segprior_proposal_outputs {
   segprior_info *info;
 } segprior_proposal_outputs;
 
-/* Bytes of scratch; a workspace must be aligned to 256 bytes. Data pointers are not read. */
+/* Bytes of scratch; a workspace must be aligned to 64 bytes. Data pointers are not read. */
 SEGPRIOR_API segprior_status segprior_proposal_workspace_size(segprior_context *context,
                                                               const segprior_proposal_opts *opts,
                                                               const segprior_proposal_inputs *inputs,

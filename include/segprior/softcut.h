@@ -54,7 +54,10 @@ enum {
 };
 
 /* The vector norm of the stopping rule. */
-enum { SEGPRIOR_NORM_L2 = 0, SEGPRIOR_NORM_L1 = 1 };
+enum {
+  SEGPRIOR_NORM_L2 = 0, /* root of the sum of squares */
+  SEGPRIOR_NORM_L1 = 1  /* sum of magnitudes */
+};
 
 /* Fill with segprior_softcut_opts_init, then change what you need. Fields are only ever appended. */
 typedef struct segprior_softcut_opts {
@@ -120,7 +123,8 @@ typedef struct segprior_softcut_grads {
 
 /* Bytes of scratch of the three compute calls. Only the presence, shapes, dtypes and device of `inputs` are
  * read, not their data (data pointers may be NULL). Any result pointer may be NULL. A workspace must be
- * aligned to 256 bytes, may be shared by successive calls on one stream and holds nothing between calls. */
+ * aligned to 64 bytes (256 before 0.5), may be shared by successive calls on one stream and holds nothing
+ * between calls. */
 SEGPRIOR_API segprior_status segprior_softcut_workspace_size(segprior_context *context,
                                                              const segprior_softcut_opts *opts,
                                                              const segprior_softcut_inputs *inputs,
@@ -134,7 +138,7 @@ SEGPRIOR_API segprior_status segprior_softcut_saved_size(segprior_context *conte
                                                          const segprior_softcut_inputs *inputs,
                                                          size_t *saved_bytes);
 
-/* Computes x. `workspace` and `saved` are device memory, 256-byte aligned, of at least the queried sizes;
+/* Computes x. `workspace` and `saved` are device memory, 64-byte aligned, of at least the queried sizes;
  * either may be NULL when its size is 0. Errors: every argument error of core.h; nothing is written then. */
 SEGPRIOR_API segprior_status segprior_softcut_forward(segprior_context *context,
                                                       const segprior_softcut_opts *opts,
@@ -152,12 +156,7 @@ SEGPRIOR_API segprior_status segprior_softcut_backward(
     const segprior_tensor *x, const segprior_tensor *grad_x, const segprior_softcut_grads *grads,
     void *workspace, size_t workspace_bytes, const void *saved, size_t saved_bytes);
 
-/* Double backward. Given the cotangents a, b, c of backward's results grads.scores, grads.edges (and
- * diagonals) and grads.conductance, the gradients with respect to backward's own arguments. With l =
- * grads.scores as backward (not accumulating) wrote it, x forward's output, A(b, c) the matrix with weights b
- * and conductance c: y = A^-1 (a - A(b, c) x),   z = -A^-1 A(b, c) l grad grad_x = y,  grad p = z,  grad w_ab
- * = -(y_a - y_b)(l_a - l_b) - (z_a - z_b)(x_a - x_b),  grad d = -y l - z x The solves stop as backward's do.
- * Tensors of `cotangents` have the shapes and dtypes of segprior_softcut_grads; NULL: zero. */
+/* Cotangents of backward's results, in the shapes and dtypes of segprior_softcut_grads. NULL: zero. */
 typedef struct segprior_softcut_cotangents {
   size_t struct_size;
   const segprior_tensor *scores;       /* a [B, K, *S] */
@@ -177,6 +176,18 @@ typedef struct segprior_softcut_second_grads {
   segprior_info *info; /* [2 B K], device memory, 8-byte aligned: of the solves for y, then of those for z */
 } segprior_softcut_second_grads;
 
+/* clang-format off */
+/* Double backward. Given the cotangents a, b, c of backward's results grads.scores, grads.edges (and diagonals)
+ * and grads.conductance, the gradients with respect to backward's own arguments. With l = grads.scores as backward
+ * (not accumulating) wrote it, given as `grad_scores`, x forward's output, A(b, c) the matrix with weights b and
+ * conductance c:
+ *
+ *   y = A^-1 (a - A(b, c) x),     z = -A^-1 A(b, c) l
+ *   grad grad_x = y,     grad p = z,     grad w_ab = -(y_a - y_b)(l_a - l_b) - (z_a - z_b)(x_a - x_b),
+ *   grad d = -y l - z x
+ *
+ * The solves stop as backward's do. */
+/* clang-format on */
 SEGPRIOR_API segprior_status segprior_softcut_double_backward(
     segprior_context *context, const segprior_softcut_opts *opts, const segprior_softcut_inputs *inputs,
     const segprior_tensor *x, const segprior_tensor *grad_scores,

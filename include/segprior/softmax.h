@@ -54,6 +54,7 @@ extern "C" {
 
 /* ---- Options ------------------------------------------------------------------------------------------- */
 
+/* What backward differentiates. */
 enum {
   SEGPRIOR_BACKWARD_LAST = 0, /* duals held constant ("quasi dropout", [VPTV] 5.2); needs no saved state */
   SEGPRIOR_BACKWARD_UNROLLED = 1, /* exact adjoint of all iterations */
@@ -125,16 +126,18 @@ SEGPRIOR_API segprior_status segprior_softmax_opts_init(segprior_softmax_opts *o
  * absent. */
 typedef struct segprior_softmax_inputs {
   size_t struct_size;
-  const segprior_tensor *features;     /* o [B, I, *S]; required. Larger means more likely */
-  const segprior_tensor *eps;          /* [1], > 0 */
-  const segprior_tensor *tv_lam;       /* [1], >= 0 */
-  const segprior_tensor *tv_tau;       /* [1], > 0 */
-  const segprior_tensor *tv_edge;      /* e [B, *S], or [1, *S] shared by the batch; >= 0. Absent: 1 */
-  const segprior_tensor *volume;       /* [B, I] voxels, >= 0: sum_x u_i = volume_i. Excludes the next two */
-  const segprior_tensor *volume_lower; /* [B, I] voxels, >= 0. Absent with volume_upper present: 0 */
-  const segprior_tensor *volume_upper; /* [B, I] voxels, >= lower; +Inf: none. Absent with lower: +Inf */
-  const segprior_tensor *init_tv_dual; /* warm start q [B, I, nd, *S]; absent: 0. A constant in
-                                              backward. Components at the far border count as 0 */
+  const segprior_tensor *features; /* o [B, I, *S]; required. Larger means more likely */
+  const segprior_tensor *eps;      /* [1], > 0 */
+  const segprior_tensor *tv_lam;   /* [1], >= 0 */
+  const segprior_tensor *tv_tau;   /* [1], > 0 */
+  const segprior_tensor *tv_edge;  /* e [B, *S], or [1, *S] shared by the batch; >= 0. Absent: 1 */
+  const segprior_tensor *volume; /* [B, I] voxels, >= 0: sum_x u_i = volume_i. Excludes the next two. A class
+                                    of volume (or upper bound) 0 is excluded: u_i = 0 exactly, all its
+                                    gradients 0 */
+  const segprior_tensor *volume_lower;     /* [B, I] voxels, >= 0. Absent with volume_upper present: 0 */
+  const segprior_tensor *volume_upper;     /* [B, I] voxels, >= lower; +Inf: none. Absent with lower: +Inf */
+  const segprior_tensor *init_tv_dual;     /* warm start q [B, I, nd, *S]; absent: 0. A constant in
+                                                  backward. Components at the far border count as 0 */
   const segprior_tensor *init_volume_dual; /* warm start f [B, I]; absent: 0. A constant in backward */
   /* since 0.2 */
   const segprior_tensor *td_lam;   /* [1], >= 0 */
@@ -153,7 +156,6 @@ typedef struct segprior_softmax_inputs {
   const segprior_tensor
       *init_star_dual; /* warm start g [B, M, *S], >= 0; absent: 0. A constant in backward */
 } segprior_softmax_inputs;
-/* A class with volume (or upper bound) 0 is excluded: u_i = 0 exactly, all its gradients 0. */
 
 /* Outputs of forward. NULL: not wanted. All are overwritten. None may overlap another argument. */
 typedef struct segprior_softmax_outputs {
@@ -196,9 +198,9 @@ typedef struct segprior_softmax_grads {
 
 /* Bytes of scratch that forward and backward need. Only the presence, shapes, dtypes and device of `inputs`
  * are read, not their data (data pointers may be NULL). Either result pointer may be NULL. A workspace must
- * be aligned to 256 bytes, may be shared by successive calls on one stream and holds nothing between calls.
- * Backward needs little with backward_mode = _LAST, and none without a mask and 16-bit features: set the mode
- * before asking. */
+ * be aligned to 64 bytes (256 before 0.5), may be shared by successive calls on one stream and holds nothing
+ * between calls. Backward needs little with backward_mode = _LAST, and none without a mask and 16-bit
+ * features: set the mode before asking. */
 SEGPRIOR_API segprior_status segprior_softmax_workspace_size(segprior_context *context,
                                                              const segprior_softmax_opts *opts,
                                                              const segprior_softmax_inputs *inputs,
@@ -212,7 +214,7 @@ SEGPRIOR_API segprior_status segprior_softmax_saved_size(segprior_context *conte
                                                          const segprior_softmax_inputs *inputs,
                                                          size_t *saved_bytes);
 
-/* Computes u. `workspace` and `saved` are device memory, 256-byte aligned, of at least the queried sizes;
+/* Computes u. `workspace` and `saved` are device memory, 64-byte aligned, of at least the queried sizes;
  * `saved` may be NULL when its size is 0. Bytes moved on CUDA, float32, per voxel, class and iteration: see
  * kernels/softmax/softmax.md. Errors: every argument error of core.h; nothing is written then. */
 SEGPRIOR_API segprior_status segprior_softmax_forward(segprior_context *context,

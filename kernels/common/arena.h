@@ -11,7 +11,9 @@ namespace segprior {
 
 class Arena {
  public:
-  static constexpr size_t kAlignment = 256;  // of every array; covers vector loads and CUDA's coalescing
+  static constexpr size_t kAlignment = 256;  // of every array from the base; for CUDA's coalescing
+  // Of the base: covers vector loads of both backends, and is what frameworks' allocators give.
+  static constexpr size_t kBaseAlignment = 64;
 
   explicit Arena(void *base = nullptr) : base_(static_cast<char *>(base)) {}
 

@@ -147,9 +147,9 @@ TEST_CASE("losses rules: buffers [small]") {
                {"saved too small", SEGPRIOR_ERROR_BUFFER_TOO_SMALL, "saved_bytes",
                 [](Arguments &a) { a.saved_bytes -= 1; }},
                {"workspace alignment", SEGPRIOR_ERROR_ALIGNMENT, "workspace",
-                [=](Arguments &a) { a.workspace[k] = offset(a.workspace[k], 128); }},
+                [=](Arguments &a) { a.workspace[k] = offset(a.workspace[k], 32); }},
                {"saved alignment", SEGPRIOR_ERROR_ALIGNMENT, "saved",
-                [](Arguments &a) { a.saved = offset(a.saved, 128); }},
+                [](Arguments &a) { a.saved = offset(a.saved, 32); }},
                {"workspace is saved", SEGPRIOR_ERROR_OVERLAP, "workspace",
                 [=](Arguments &a) { a.workspace[k] = a.saved; }}});
   }

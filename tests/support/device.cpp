@@ -15,6 +15,9 @@ namespace segprior::test {
 namespace {
 
 constexpr size_t kMargin = 256;
+// What the library asks of a workspace, the widest of its rules. Allocators give more, which would hide a
+// dependence on it.
+constexpr size_t kAlignment = 64;
 constexpr unsigned char kCanary = 0xc5;
 
 void require(bool ok, const std::string &what) {
@@ -92,28 +95,25 @@ DeviceArray::DeviceArray(segprior_device device, size_t bytes, bool canaries)
     : device_(device), bytes_(bytes), margin_(canaries ? kMargin : 0) {
   const size_t total = bytes + 2 * margin_;
   if (device.type == SEGPRIOR_CPU) {
-    void *memory = nullptr;
-    require(posix_memalign(&memory, 256, total ? total : 1) == 0, "out of memory");
-    base_ = static_cast<unsigned char *>(memory);
+    require(posix_memalign(&memory_, 2 * kAlignment, kAlignment + total) == 0, "out of memory");
   }
 #if defined(SEGPRIOR_WITH_CUDA)
   if (device.type == SEGPRIOR_CUDA) {
-    void *memory = nullptr;
     require_cuda(cudaSetDevice(device.index), "cudaSetDevice");
-    require_cuda(cudaMalloc(&memory, total ? total : 1), "cudaMalloc");
-    base_ = static_cast<unsigned char *>(memory);
-    require_cuda(cudaMemset(base_, kCanary, total), "cudaMemset");
+    require_cuda(cudaMalloc(&memory_, kAlignment + total), "cudaMalloc");
+    require_cuda(cudaMemset(memory_, kCanary, kAlignment + total), "cudaMemset");
   }
 #endif
-  require(base_ != nullptr, "no memory for this device");
+  require(memory_ != nullptr, "no memory for this device");
+  base_ = static_cast<unsigned char *>(memory_) + kAlignment;
   if (device.type == SEGPRIOR_CPU) std::memset(base_, kCanary, total);
   fill(kPoison);
 }
 
 DeviceArray::~DeviceArray() {
-  if (device_.type == SEGPRIOR_CPU) std::free(base_);
+  if (device_.type == SEGPRIOR_CPU) std::free(memory_);
 #if defined(SEGPRIOR_WITH_CUDA)
-  if (device_.type == SEGPRIOR_CUDA) cudaFree(base_);
+  if (device_.type == SEGPRIOR_CUDA) cudaFree(memory_);
 #endif
 }
 

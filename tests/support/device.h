@@ -37,8 +37,8 @@ class Device {
   void *stream_ = nullptr;
 };
 
-// Owned memory on a device, 256-byte aligned, filled with kPoison. With `canaries`, 256 known bytes lie on
-// either side; without them a sanitizer sees the first byte beyond the end.
+// Owned memory on a device, aligned to 64 bytes and no more, filled with kPoison. With `canaries`, 256 known
+// bytes lie on either side; without them a sanitizer sees the first byte beyond the end.
 class DeviceArray {
  public:
   DeviceArray(segprior_device device, size_t bytes, bool canaries = false);
@@ -57,7 +57,8 @@ class DeviceArray {
  private:
   segprior_device device_;
   size_t bytes_, margin_;
-  unsigned char *base_ = nullptr;
+  void *memory_ = nullptr;         // as it was allocated
+  unsigned char *base_ = nullptr;  // 64 bytes further
 };
 
 // A tensor with its memory. Values travel as float64 and are rounded (integers: truncated) to the dtype.

@@ -17,10 +17,11 @@ from typing import Any, NamedTuple
 from . import _structs as _c
 from ._structs import *  # the others say _ffi.Tensor, _ffi.FLOAT32
 from ._structs import BFLOAT16, CPU, FLOAT16, FLOAT32, FLOAT64, INT32, INT64, UINT8, Device, Info, Tensor
-from ._version import __version__
+from ._version import __version__, source_tree
 from .errors import LibraryError, from_status
 
-LIBRARY_NAME = "libsegprior.so"
+# The SONAME: the one file that a wheel holds, and in a build folder a link.
+LIBRARY_NAME = f"libsegprior.so.{__version__.split('.')[0]}"
 
 _STATUS, _SIZE, _VOID, _REF = ct.c_int32, ct.c_size_t, ct.c_void_p, ct.POINTER
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
@@ -143,8 +144,8 @@ def _candidates() -> list[Path]:
     """Where the library may lie: beside the package, or in the build folder of the source tree around it."""
     package = Path(__file__).resolve().parent
     places = [package / LIBRARY_NAME]
-    root = package.parents[2]
-    if (root / "include" / "segprior" / "core.h").is_file():
+    root = source_tree(package)
+    if root is not None:
         places.append(root / "build" / LIBRARY_NAME)
     return places
 
@@ -162,7 +163,7 @@ def library_path() -> Path:
         if path.is_file():
             return path
     raise LibraryError(
-        f"{LIBRARY_NAME} not found: build it (cmake --preset release && cmake --build --preset release) "
+        "libsegprior.so not found: build it (cmake --preset release && cmake --build --preset release) "
         f"or set SEGPRIOR_LIBRARY to its path. Looked for {', '.join(map(str, places))}"
     )
 
@@ -245,11 +246,14 @@ class Context:
     def __init__(self, device: DeviceKey) -> None:
         self._lib = library()
         self.handle = ct.c_void_p()
+        self._configured: tuple[int, int] | None = None
         self._lib.check(self._lib.context_create(Device(*device), ct.byref(self.handle)))
 
     def configure(self, stream: int, threads: int) -> None:
-        self._lib.check(self._lib.context_set_threads(self.handle, threads))
-        self._lib.check(self._lib.context_set_stream(self.handle, stream or None))
+        if self._configured != (stream, threads):
+            self._lib.check(self._lib.context_set_threads(self.handle, threads))
+            self._lib.check(self._lib.context_set_stream(self.handle, stream or None))
+            self._configured = (stream, threads)
 
     def __del__(self) -> None:
         if getattr(self, "handle", None):

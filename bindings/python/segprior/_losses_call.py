@@ -34,14 +34,14 @@ TERMS = {
     "focal_dice": _ffi.LOSS_FOCAL_DICE,
 }
 _PER_VOXEL = ("cross_entropy", "focal")
-_ACTIVATIONS = {
+ACTIVATIONS = {
     "softmax": _ffi.ACTIVATION_SOFTMAX,
     "sigmoid": _ffi.ACTIVATION_SIGMOID,
     None: _ffi.ACTIVATION_NONE,
 }
 # What the library does where the caller reduces: sums of nothing but what is asked for.
-_REDUCTIONS = {"none": _ffi.REDUCTION_SUM, "sum": _ffi.REDUCTION_SUM, "mean": _ffi.REDUCTION_MEAN}
-_NORMALISE = {None: 0, "voxels": 1}
+REDUCTIONS = {"none": _ffi.REDUCTION_SUM, "sum": _ffi.REDUCTION_SUM, "mean": _ffi.REDUCTION_MEAN}
+NORMALISE = {None: 0, "voxels": 1}
 _C_NAMES = {"lower": "size_lower", "upper": "size_upper", "groups": "size_groups"}
 
 
@@ -74,8 +74,8 @@ class LossCall(Call):
                 raise InvalidValueError(f"{term} = {weight}; it must be finite")
             self.opts.weights[k] = weight
         self.terms = [term for term, k in TERMS.items() if self.opts.weights[k] != 0]
-        self.opts.activation = choice("activation", activation, _ACTIVATIONS)
-        self.opts.reduction = choice("reduction", reduction, _REDUCTIONS)
+        self.opts.activation = choice("activation", activation, ACTIVATIONS)
+        self.opts.reduction = choice("reduction", reduction, REDUCTIONS)
         self.is_reduced = reduction != "none"
         self.is_per_voxel = not self.is_reduced and self.terms[0] in _PER_VOXEL
 
@@ -117,7 +117,7 @@ class LossCall(Call):
         self.add("class_weights", source)
 
     def add_bounds(self, lower: Any, upper: Any, groups: Any, normalise: Any) -> None:
-        self.opts.size_per_voxel = choice("normalise", normalise, _NORMALISE)
+        self.opts.size_per_voxel = choice("normalise", normalise, NORMALISE)
         if "size" in self.terms and lower is None and upper is None:
             raise InvalidValueError("lower and upper are both None; the size penalty needs one of them")
         for name, value in (("lower", lower), ("upper", upper)):

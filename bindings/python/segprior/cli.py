@@ -1,4 +1,4 @@
-"""The command `segprior`: `segment` an image file, `cut` an object out of one, `info` about the library.
+"""The command `segprior`: `segment` an image file, `cut` an object out of one; `info`, `selftest`, `bench`.
 
 Exit codes: 0 done, 1 the library or the disk failed, 2 a wrong argument or input (one line says which).
 """
@@ -14,8 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from . import _ffi
+from ._cli_bench import add_bench
 from ._cli_cut import add_cut
+from ._cli_info import add_info
+from ._cli_selftest import add_selftest
 from ._version import __version__
 from .errors import InvalidTypeError, InvalidValueError, SegpriorError
 
@@ -173,7 +175,9 @@ def _parser() -> _Parser:
     commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
     _add_segment(commands)
     add_cut(commands)
-    commands.add_parser("info", help="version, backends and devices of the library").set_defaults(run=_info)
+    add_info(commands)
+    add_selftest(commands)
+    add_bench(commands)
     return parser
 
 
@@ -266,16 +270,6 @@ def _segment(args: argparse.Namespace) -> int:
         print(volume_table(found))
         print(summary(found))
         print(f"wrote {len(paths)} files: {args.output / args.image.stem}_*")
-    return 0
-
-
-def _info(args: argparse.Namespace) -> int:
-    lib = _ffi.library()
-    print(f"package   {__version__}")
-    print(f"library   {lib.version_string}  {lib.path}")
-    print(f"backends  {'CPU, CUDA' if lib.has_cuda() else 'CPU (built without CUDA)'}")
-    counts = {"cpu": lib.device_count(_ffi.CPU), "cuda": lib.device_count(_ffi.CUDA)}
-    print("devices   " + ", ".join(f"{count} {name}" for name, count in counts.items()))
     return 0
 
 

@@ -14,7 +14,7 @@ from ._softmax_call import SoftmaxCall
 from .errors import InvalidTypeError, InvalidValueError, NotSupportedError
 from .report import Info
 
-_MODES = {
+MODES = {
     "last": _ffi.BACKWARD_LAST,
     "unrolled": _ffi.BACKWARD_UNROLLED,
     "implicit": _ffi.BACKWARD_IMPLICIT,
@@ -169,14 +169,14 @@ class Result:
                 derivatives only: no double backward.
         """
         call, lib = self._call, _ffi.library()
-        if not isinstance(mode, str) or mode not in _MODES:
+        if not isinstance(mode, str) or mode not in MODES:
             raise InvalidValueError(f"mode is {mode!r}; it must be 'unrolled', 'implicit' or 'last'")
         if mode != "last" and call.opts.checkpoint_interval == 0:
             raise InvalidValueError(
                 f"mode {mode!r} needs the state that softmax does not keep with checkpoint=0"
             )
         opts = _ffi.SoftmaxOpts.from_buffer_copy(call.opts)
-        opts.backward_mode = _MODES[mode]
+        opts.backward_mode = MODES[mode]
         for name, value in (("tol", tol), ("max_iters", max_iters)):
             if value is not None and mode != "implicit":
                 raise InvalidValueError(f"{name} = {value!r} is for mode 'implicit' only; mode is {mode!r}")

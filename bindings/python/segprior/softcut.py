@@ -20,8 +20,8 @@ SOLVERS = {
     "chebyshev": _ffi.SOFTCUT_CHEBYSHEV,
     "direct": _ffi.SOFTCUT_DIRECT,
 }
-_NORMS = {"l2": _ffi.NORM_L2, "l1": _ffi.NORM_L1}
-_PATHS = {
+NORMS = {"l2": _ffi.NORM_L2, "l1": _ffi.NORM_L1}
+PATHS = {
     "auto": _ffi.PATH_AUTO,
     "streaming": _ffi.PATH_STREAMING,
     "on_chip": _ffi.PATH_ON_CHIP,
@@ -105,8 +105,8 @@ def softcut(
     call = SoftcutCall(scores, stream, threads)
     opts = call.opts
     opts.solver = choice("solver", solver, SOLVERS)
-    opts.norm = choice("norm", norm, _NORMS)
-    opts.path = choice("path", path, _PATHS)
+    opts.norm = choice("norm", norm, NORMS)
+    opts.path = choice("path", path, PATHS)
     opts.tolerance = positive("tol", tol)
     opts.backward_tolerance = positive("backward_tol", backward_tol)
     opts.max_iterations = 0 if max_iters is None else integer("max_iters", max_iters, 1)

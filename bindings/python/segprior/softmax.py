@@ -17,7 +17,7 @@ from .result import Gradients, Result
 
 __all__ = ["Gradients", "Result", "softmax"]
 
-_PATHS = {"auto": _ffi.PATH_AUTO, "streaming": _ffi.PATH_STREAMING, "on_chip": _ffi.PATH_ON_CHIP}
+PATHS = {"auto": _ffi.PATH_AUTO, "streaming": _ffi.PATH_STREAMING, "on_chip": _ffi.PATH_ON_CHIP}
 
 
 def softmax(
@@ -121,9 +121,9 @@ def softmax(
     opts.accelerate = tol is not None if accelerate is None else flag("accelerate", accelerate)
     duals = flag("duals", duals)
     opts.init_eps = 0.0 if init_eps is None else positive("init_eps", init_eps, True)
-    if not isinstance(path, str) or path not in _PATHS:
-        raise InvalidValueError(f"path is {path!r}; it must be {', '.join(map(repr, _PATHS))}")
-    opts.path = _PATHS[path]
+    if not isinstance(path, str) or path not in PATHS:
+        raise InvalidValueError(f"path is {path!r}; it must be {', '.join(map(repr, PATHS))}")
+    opts.path = PATHS[path]
     if spacing is not None:
         _set_spacing(call, spacing)
     call.add_scalar("eps", eps)

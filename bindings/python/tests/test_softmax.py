@@ -305,8 +305,9 @@ def test_docstring_example() -> None:
 
 def test_readme_example() -> None:
     blocks = re.findall(r"```python\n(.*?)```", (PYTHON / "README.md").read_text(), flags=re.S)
-    assert blocks
-    for block in blocks:
+    plain = [block for block in blocks if not re.search(r"import (torch|jax)", block)]  # make test-bindings runs those
+    assert len(plain) > 2
+    for block in plain:
         done = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert ("CONVERGED" in done.stdout) == (".info" in block)
