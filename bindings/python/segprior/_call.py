@@ -62,13 +62,14 @@ class _Default(int):
     """A default that is told from the same number given by the caller."""
 
 
-IGNORE_INDEX = _Default(255)
+_UNKNOWN = 255
+IGNORE_INDEX = _Default(_UNKNOWN)
 
 
 def ignored_label(ignore_index: Any, values: int) -> int:
     """The library's ignore_label, where labels are 0 .. values - 1. Negative ones are always unknown, so -1 says
     nothing new."""
-    if ignore_index is None or (ignore_index is IGNORE_INDEX and values > ignore_index):
+    if ignore_index is None or (ignore_index is IGNORE_INDEX and values > _UNKNOWN):
         return -1
     return integer("ignore_index", ignore_index, -(2**63), 63)
 
