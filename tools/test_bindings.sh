@@ -17,8 +17,9 @@ cmake -S . -B "$build" -DSEGPRIOR_PYTHON="$python" >"$build/configure-jax.log" 2
 grep -E '^-- (JAX|jaxlib)' "$build/configure-jax.log" | sed 's/^--/  /'
 cmake --build "$build" --target segprior segprior_jax || exit 1
 
-export PYTHONPATH=$PWD/bindings/python SEGPRIOR_LIBRARY=$PWD/$build/libsegprior.so
-unset SEGPRIOR_JAX_LIBRARY
+folder=$(cd "$build" && pwd)
+export PYTHONPATH=$PWD/bindings/python SEGPRIOR_LIBRARY=$folder/libsegprior.so
+export SEGPRIOR_JAX_LIBRARY=$folder/libsegprior_jax.so
 rm -f "$build"/pytest-{torch,jax}.log
 status=0
 for framework in torch jax; do

@@ -18,7 +18,12 @@ if tar tzf "$work"/segprior-*.tar.gz | grep -E '^[^/]*/(tests|perf|docs|build|ou
   fail "the archive holds files that no build needs"
 fi
 wheel=$(ls "$work"/segprior-*.whl)
-libraries=$(python3 -m zipfile -l "$wheel" | grep -c 'libsegprior\.so' || true)
+[[ $wheel == *-py3-none-linux_*.whl ]] || fail "its tag is for more or less than Linux and any Python 3: $wheel"
+contents=$(python3 -m zipfile -l "$wheel")
+for file in segprior/py.typed segprior/torch/__init__.py segprior/jax/__init__.py licenses/LICENSE licenses/NOTICE; do
+  grep -q "$file" <<<"$contents" || fail "it lacks $file"
+done
+libraries=$(grep -c 'libsegprior\.so' <<<"$contents" || true)
 [ "$libraries" -eq 1 ] || fail "it holds $libraries copies of libsegprior.so, not one"
 
 echo "== installation"

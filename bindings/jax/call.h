@@ -233,7 +233,7 @@ struct Call {
 
 template <class Op>
 ffi::Error run(segprior_device device, void *stream, Scratch scratch, const ffi::RemainingArgs &args,
-               const ffi::RemainingRets &rets, const Attributes &attributes) {
+               const ffi::RemainingRets &rets, const Attributes &attributes) try {
   Call<Op> call;
   if (const ffi::Error error = call.read(device, args, rets, attributes); error.failure()) return error;
   call.context = context_of(device);
@@ -261,6 +261,8 @@ ffi::Error run(segprior_device device, void *stream, Scratch scratch, const ffi:
                           std::to_string(memory.workspace_bytes + memory.saved_bytes) + " bytes");
   status = Op::run(call, memory);
   return status == SEGPRIOR_OK ? ffi::Error::Success() : error_of(status);
+} catch (const std::bad_alloc &) {  // nothing may be thrown across XLA's C interface
+  return ffi::Error(ffi::ErrorCode::kResourceExhausted, "no memory for a call");
 }
 
 }  // namespace segprior::jax

@@ -69,7 +69,9 @@ IGNORE_INDEX = _Default(_UNKNOWN)
 def ignored_label(ignore_index: Any, values: int) -> int:
     """The library's ignore_label, where labels are 0 .. values - 1. Negative ones are always unknown, so -1 says
     nothing new."""
-    if ignore_index is None or (ignore_index is IGNORE_INDEX and values > _UNKNOWN):
+    if ignore_index is IGNORE_INDEX:
+        return -1 if values > _UNKNOWN else _UNKNOWN
+    if ignore_index is None:
         return -1
     return integer("ignore_index", ignore_index, -(2**63), 63)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from . import _ffi
 from ._version import __version__
+from .errors import LibraryError
 
 _NAME_BYTES = 256
 _COMPUTE_CAPABILITY = (75, 76)  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
@@ -44,7 +45,7 @@ def lines() -> Iterator[tuple[str, str]]:
         yield f"cuda:{ordinal}", _gpu(ordinal)
     yield "python", f"{platform.python_version()}, numpy {importlib.metadata.version('numpy')}"
     yield "torch", installed("torch") or "not installed: pip install 'segprior[torch]'"
-    yield "jax", _jax(lib.path)
+    yield "jax", _jax()
     yield "pictures", _pictures()
 
 
@@ -94,17 +95,14 @@ def _gpu(ordinal: int) -> str:
     return f"{name.value.decode(errors='replace')}, compute capability {'.'.join(capability)}"
 
 
-def _jax(library: Path) -> str:
+def _jax() -> str:
     version = installed("jax")
     if version is None:
         return "not installed: pip install 'segprior[jax]'"
-    given = os.environ.get("SEGPRIOR_JAX_LIBRARY")
-    handlers = Path(given) if given else library.parent / "libsegprior_jax.so"
-    if not handlers.is_file():
-        return (
-            f"{version}, but the handlers are not built: SEGPRIOR_JAX=1 pip install ..., or SEGPRIOR_JAX=ON"
-        )
-    return f"{version}, handlers {handlers}"
+    try:
+        return f"{version}, handlers {_ffi.jax_library_path()}"
+    except LibraryError as error:
+        return f"{version}, but {error}"
 
 
 def _pictures() -> str:

@@ -38,7 +38,7 @@ def _selftest(args: argparse.Namespace) -> int:
     for text in left_out:
         print(text)
     print(f"{passed} passed, {failed} failed")
-    return 1 if failed else 0
+    return 1 if failed or not passed else 0
 
 
 def check(place: Place, case: Callable[[Place], Any]) -> tuple[str, bool | None]:

@@ -140,32 +140,37 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
 }
 
 
-def _candidates() -> list[Path]:
-    """Where the library may lie: beside the package, or in the build folder of the source tree around it."""
-    package = Path(__file__).resolve().parent
-    places = [package / LIBRARY_NAME]
-    root = source_tree(package)
-    if root is not None:
-        places.append(root / "build" / LIBRARY_NAME)
-    return places
-
-
-def library_path() -> Path:
-    """The file that will be loaded. SEGPRIOR_LIBRARY, if set, is the only place looked at."""
-    given = os.environ.get("SEGPRIOR_LIBRARY")
+def _find(name: str, variable: str, how_to_build: str) -> Path:
+    """The file beside the package, or in the build folder of the source tree around it; the environment
+    variable, if set, is the only place looked at."""
+    given = os.environ.get(variable)
     if given:
         path = Path(given)
         if not path.is_file():
-            raise LibraryError(f"SEGPRIOR_LIBRARY = {given!r} is not a file")
+            raise LibraryError(f"{variable} = {given!r} is not a file")
         return path
-    places = _candidates()
+    package = Path(__file__).resolve().parent
+    root = source_tree(package)
+    places = [folder / name for folder in (package, root and root / "build") if folder is not None]
     for path in places:
         if path.is_file():
             return path
     raise LibraryError(
-        "libsegprior.so not found: build it (cmake --preset release && cmake --build --preset release) "
-        f"or set SEGPRIOR_LIBRARY to its path. Looked for {', '.join(map(str, places))}"
+        f"{name.partition('.')[0]}.so not found: build it ({how_to_build}) or set {variable} to its path. "
+        f"Looked for {', '.join(map(str, places))}"
     )
+
+
+def library_path() -> Path:
+    """The file that will be loaded. SEGPRIOR_LIBRARY, if set, is the only place looked at."""
+    how_to_build = "cmake --preset release && cmake --build --preset release"
+    return _find(LIBRARY_NAME, "SEGPRIOR_LIBRARY", how_to_build)
+
+
+def jax_library_path() -> Path:
+    """The same of the handlers behind segprior.jax, and SEGPRIOR_JAX_LIBRARY."""
+    how_to_build = "SEGPRIOR_JAX=1 pip install '.[jax]', or cmake -DSEGPRIOR_JAX=ON where jaxlib is installed"
+    return _find("libsegprior_jax.so", "SEGPRIOR_JAX_LIBRARY", how_to_build)
 
 
 # "inputs.tv_edge" is `tv_edge` to a Python caller; some have other names.

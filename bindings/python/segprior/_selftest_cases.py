@@ -41,6 +41,11 @@ def _difference(found: Any, expected: Any) -> float:
     return float(np.abs(found - expected).max() / max(1.0, np.abs(expected).max()))
 
 
+def _worst(*errors: float) -> float:
+    """The largest; NaN if one is, which Python's max() can lose."""
+    return float(np.max(errors))
+
+
 def _derivative_error(value: Callable[[Arrays], float], at: Arrays, gradients: Arrays) -> float:
     """Largest difference, over the arguments, of the gradient from a central difference along a direction."""
     worst = 0.0
@@ -49,7 +54,7 @@ def _derivative_error(value: Callable[[Arrays], float], at: Arrays, gradients: A
         up, down = (value({**at, name: array + sign * _STEP * direction}) for sign in (1, -1))
         expected = (up - down) / (2 * _STEP)
         gradient = float((gradients[name].reshape(array.shape) * direction).sum())
-        worst = max(worst, abs(gradient - expected) / max(1.0, abs(expected)))
+        worst = _worst(worst, abs(gradient - expected) / max(1.0, abs(expected)))
     return worst
 
 
@@ -79,7 +84,7 @@ def _softmax_case(
 
     result = run(at)
     u = place.get(result.u)
-    forward = max(_difference((u * _WEIGHTS).sum(), expected), float(-min(0.0, u.min())))
+    forward = _worst(_difference((u * _WEIGHTS).sum(), expected), -u.min())
     g = result.backward(place.put(_WEIGHTS), mode)
     fields = {name: getattr(g, name) for name in at}
     lists = {name: field[0] if isinstance(field, list) else field for name, field in fields.items()}
@@ -183,7 +188,7 @@ _MATRIX = {
 def _solve(place: Place, values: Arrays) -> Any:
     arrays = {name: place.put(value) for name, value in values.items()}
     edges = arrays["edges0"], arrays["edges1"]
-    exact = {"tol": 1e-13, "backward_tol": 1e-13, "solver": "cg"}
+    exact: dict[str, Any] = {"tol": 1e-13, "backward_tol": 1e-13, "solver": "cg"}
     return softcut(arrays["scores"], edges, conductance=arrays["conductance"], **exact)
 
 
@@ -266,7 +271,13 @@ def combined_loss(place: Place) -> Errors:
 
     def run(values: Arrays) -> Any:
         bounds = {name: place.put(values[name]) for name in ("lower", "upper")}
-        terms = {"cross_entropy": 1.0, "focal": 0.5, "dice": 1.0, "focal_dice": 0.5, "size": 0.01}
+        terms: dict[str, Any] = {
+            "cross_entropy": 1.0,
+            "focal": 0.5,
+            "dice": 1.0,
+            "focal_dice": 0.5,
+            "size": 0.01,
+        }
         return losses.combined(place.put(values["scores"]), labels, **terms, **bounds)
 
     r = run(at)
@@ -282,7 +293,7 @@ def proposal(place: Place) -> Errors:
     scaled = np.exp(_FEATURES + place.get(r.dual)[:, :, None, None])
     q = place.get(r.proposal)
     form = _difference(q, scaled / scaled.sum(1, keepdims=True))
-    return max(form, _difference(q.sum((2, 3)), _VOLUME)), None
+    return _worst(form, _difference(q.sum((2, 3)), _VOLUME)), None
 
 
 def counts(place: Place) -> Errors:
@@ -300,7 +311,7 @@ def counts(place: Place) -> Errors:
         _difference(place.get(metrics.volumes(place.put(_LABELS), 3)), volumes),
         _difference(place.get(metrics.boundary_length(place.put(_LABELS), 3)).sum(), 2 * faces),
     ]
-    return max(errors), None
+    return _worst(*errors), None
 
 
 def components(place: Place) -> Errors:
@@ -309,7 +320,8 @@ def components(place: Place) -> Errors:
     numbered = np.array([[[1, 1, 0, 0, 2], [0, 0, 3, 0, 0], [0, 0, 3, 0, 0]]])
     faces = metrics.components(place.put(picture))
     full = metrics.components(place.put(picture), connectivity="full")
-    return max(_difference(place.get(faces.labels), numbered), _difference(place.get(full.count), [2])), None
+    counted = _difference(place.get(full.count), [2])
+    return _worst(_difference(place.get(faces.labels), numbered), counted), None
 
 
 # Recorded from a build whose results agree with the references in tests/ref.

@@ -55,11 +55,16 @@ def test_info_names_the_handlers_of_jax(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setattr(_cli_info, "installed", {"jax": "0.9"}.get)
     handlers = tmp_path / "libsegprior_jax.so"
     monkeypatch.setenv("SEGPRIOR_JAX_LIBRARY", str(handlers))
-    assert dict(_cli_info.lines())["jax"].startswith(
-        "0.9, but the handlers are not built: SEGPRIOR_JAX=1 pip"
-    )
+    wrong = f"0.9, but SEGPRIOR_JAX_LIBRARY = {str(handlers)!r} is not a file"
+    assert dict(_cli_info.lines())["jax"] == wrong
     handlers.touch()
     assert dict(_cli_info.lines())["jax"] == f"0.9, handlers {handlers}"
+    # Without the variable, beside the package: where segprior.jax looks.
+    monkeypatch.delenv("SEGPRIOR_JAX_LIBRARY")
+    monkeypatch.setattr(_ffi, "__file__", str(tmp_path / "_ffi.py"))
+    assert dict(_cli_info.lines())["jax"] == f"0.9, handlers {handlers}"
+    handlers.unlink()
+    assert "libsegprior_jax.so not found: build it (SEGPRIOR_JAX=1 pip" in dict(_cli_info.lines())["jax"]
 
 
 def test_selftest() -> None:
@@ -85,16 +90,16 @@ def test_selftest_names_every_operator() -> None:
         assert f"{name}(" in source
 
 
-@pytest.mark.parametrize("wrong", ["result", "gradient", "nan"])
+@pytest.mark.parametrize("wrong", ["result", "gradient", "nan", "nan gradient"])
 def test_selftest_fails(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A device that computes something else: results, gradients, or nothing at all."""
     softmax = _selftest_cases.softmax
 
     def falsified(*arguments: Any, **more: Any) -> Any:
         r = softmax(*arguments, **more)
-        if wrong == "gradient":
-            right = r.backward
-            r.backward = lambda *a: _changed(right(*a), features=lambda g: g * 1.001)
+        if wrong.endswith("gradient"):
+            right, factor = r.backward, np.nan if wrong.startswith("nan") else 1.001
+            r.backward = lambda *a: _changed(right(*a), features=lambda g: g * factor)
         else:
             r.u = r.u * (np.nan if wrong == "nan" else 1 + 1e-6)
         return r
@@ -110,6 +115,15 @@ def _changed(gradients: Any, **changes: Any) -> Any:
     for name, change in changes.items():
         setattr(gradients, name, change(getattr(gradients, name)))
     return gradients
+
+
+def test_selftest_that_can_check_nothing_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unsupported(place: Place) -> Any:
+        raise segprior.NotSupportedError("nothing is supported")
+
+    monkeypatch.setattr(_selftest_cases, "CASES", {"softmax": unsupported})
+    code, out, _ = run("selftest", "--device", "cpu")
+    assert code == 1 and out.splitlines()[-1] == "0 passed, 0 failed"
 
 
 def test_selftest_reports_exceptions() -> None:
@@ -176,7 +190,9 @@ def test_commands_need_numpy_alone() -> None:
     code += "from segprior import cli\nsys.exit(cli.main(sys.argv[1:]))"
 
     def without(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+        return subprocess.run(
+            [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
+        )
 
     for arguments in (("info",), ("selftest",), ("bench", "--shape", "1x2x8", "--seconds", "1e-6")):
         assert without(*arguments).returncode == 0, arguments

@@ -26,6 +26,8 @@ WRONG: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
     (sj.softmax, {"features": FEATURES[0, 0]}, InvalidValueError, "features has shape"),
     (sj.softmax, {"eps": -1.0}, InvalidValueError, "eps"),
     (sj.softmax, {"eps": jnp.ones(2)}, InvalidValueError, "eps has shape"),
+    (sj.softmax, {"eps": jnp.ones((), complex)}, InvalidTypeError, "eps has dtype complex128"),
+    (sj.softmax, {"tv": sj.TV(edge=jnp.ones((4, 5), bool))}, InvalidTypeError, "tv_edge has dtype bool"),
     (sj.softmax, {"eps": "small"}, InvalidTypeError, "eps is 'small'"),
     (sj.softmax, {"iters": 2.5}, InvalidValueError, "iters = 2.5"),
     (sj.softmax, {"mode": "exact"}, InvalidValueError, "mode is 'exact'"),

@@ -165,6 +165,8 @@ def test_no_condition_in_a_program(a: dict[str, Any]) -> None:
         features = a["features"] if function is gradient else jnp.stack([a["features"]] * 2)
         text = jax.jit(function).lower(features).compile(compiler_options=options).as_text()
         assert "segprior_softmax_backward" in text and " conditional(" not in text
+        # With `vmap`, backward makes the forward call again: it is one with the first.
+        assert text.count('custom_call_target="segprior_softmax_forward"') == 1
 
 
 @pytest.mark.parametrize("wrap", [lambda f: f, jax.jit, jax.checkpoint])

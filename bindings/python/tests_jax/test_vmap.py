@@ -115,14 +115,13 @@ def test_what_is_one_call() -> None:
     def gradient(name: str) -> Callable[..., Any]:
         return lambda a: jax.grad(lambda w: jnp.sum(u({**a, name: w}, "all")))(a[name])
 
-    # The condition of _calls.py has the loop in its other branch.
     for name, one_call in {"features": True, "tv_edge": True, "eps": False, "td_sigma": False}.items():
         text = str(
             jax.make_jaxpr(jax.vmap(gradient(name), ({n: 0 if n == "features" else None for n in a},)))(
                 stacked(a, ("features",))
             )
         )
-        assert ("cond" in text) == one_call, name
+        assert ("scan" in text) != one_call, name
 
 
 def test_one_image_each() -> None:
@@ -151,8 +150,8 @@ def test_nested() -> None:
 
 
 def test_residuals_taken_apart() -> None:
-    """The state of one call among those that were folded means nothing alone. Mapped backward passes compute
-    it again; a single one gives NaN, never a wrong number."""
+    """Calls that were folded have no state of their own. Mapped backward passes compute it again; a single one
+    gives NaN, never a wrong number."""
     a = arrays("volume", shape=(1, 2, 2, 3))
     features = jnp.stack([jnp.asarray(a["features"]) * factor for factor in (1.0, 0.9, 1.2)])
     _, pulls = jax.vmap(lambda f: jax.vjp(lambda f: u({**a, "features": f}, "volume"), f))(features)
@@ -170,6 +169,22 @@ def test_residuals_taken_apart() -> None:
     same(jax.vmap(jax.vmap(lambda pull, g: pull(g)[0]))(pulls, incoming[None])[0], expected)
     one = jax.tree.map(lambda leaf: leaf[0, 1], pulls)
     assert np.isnan(one(incoming[1])[0]).all()
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit])
+def test_mapped_condition(wrap: Any) -> None:
+    """It computes all branches for all calls and chooses, among their residuals too: the gradient of one call
+    must not see the state of another branch."""
+    random = np.random.default_rng(0)
+    features, incoming = random.normal(size=(3, 1, 2, 4)), random.normal(size=(1, 2, 4))
+    branches = [lambda f, k=k: sj.softmax(k * f, 0.5, 6, tv=sj.TV(0.3)) for k in (1.0, 1.5, 0.7)]
+
+    def value(f: Any, which: Any) -> Any:
+        return jnp.sum(jax.lax.switch(which, branches, f) * incoming)
+
+    which = jnp.array([2, 0, 1])
+    found = wrap(jax.vmap(jax.grad(value)))(features, which)
+    same(found, jnp.stack([jax.grad(value)(f, k) for f, k in zip(features, which)]))
 
 
 def test_mapped_backward_alone() -> None:

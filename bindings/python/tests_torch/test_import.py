@@ -44,16 +44,16 @@ try:
 except segprior.LibraryError as error:
     print(error)
 """
-    assert "segprior.torch needs torch >= 2.5, which cannot be imported" in run(code)
+    assert "segprior.torch needs torch >= 2.7, which cannot be imported" in run(code)
 
 
 @pytest.mark.parametrize("found", ["2.4.1", "1.13.0+cu117"])
 def test_an_old_torch_is_refused(found: str) -> None:
-    with pytest.raises(LibraryError, match=f"needs torch >= 2.5; {found.split('+')[0]}"):
+    with pytest.raises(LibraryError, match=f"needs torch >= 2.7; {found.split('+')[0]}"):
         check_version(found)
 
 
-@pytest.mark.parametrize("found", ["2.5.0", "2.15.0+cu132", "3.0.0a0+git1234"])
+@pytest.mark.parametrize("found", ["2.7.0", "2.15.0+cu132", "3.0.0a0+git1234"])
 def test_newer_ones_are_taken(found: str) -> None:
     check_version(found)
 

@@ -32,6 +32,11 @@ WRONG: list[tuple[dict[str, Any], type[SegpriorError], str]] = [
     ({"class_weights": [1.0, 2.0]}, InvalidValueError, r"class_weights has shape \[2\]; it must be \[3\]"),
     ({"class_weights": "abc"}, InvalidTypeError, r"class_weights is 'abc'"),
     ({"class_weights": LABELS[0, 0, :3]}, InvalidTypeError, r"class_weights has dtype torch.int64"),
+    (
+        {"size": 1.0, "lower": [torch.ones((), requires_grad=True), 2.0, 3.0]},
+        NotSupportedError,
+        r"lower is a sequence of tensors that require grad",
+    ),
     ({"size": 1.0}, InvalidValueError, r"lower and upper are both None"),
     ({"size": 1.0, "lower": [1.0, 2.0]}, InvalidValueError, r"lower has shape \[2\]"),
     ({"size": 1.0, "lower": torch.zeros(3, 3)}, InvalidValueError, r"lower has shape \[3, 3\]"),

@@ -285,6 +285,26 @@ def test_what_is_no_probability_fails_loudly() -> None:
     assert DiceLoss(softmax=True, to_onehot_y=True)(logits, labels + 1).isnan()  # label 3 of 3 classes
 
 
+@pytest.mark.parametrize("wrong", [0.5, float("nan")])
+def test_a_float_that_is_no_label_fails_loudly(wrong: float) -> None:
+    logits, labels = problem()
+    labels = labels.float()
+    labels[0, 0, 0, 0] = wrong
+    assert DiceLoss(softmax=True, to_onehot_y=True)(logits, labels).isnan()
+    binary, labels = problem((2, 1, 6, 5))
+    labels = labels.float()
+    labels[0, 0, 0, 0] = float("nan")
+    assert PartialCELoss(sigmoid=True)(binary, labels).isnan()
+
+
+def test_negative_labels_are_not_known() -> None:
+    for shape, options in ((SHAPES[0], {"softmax": True}), ((2, 1, 6, 5), {"sigmoid": True})):
+        logits, labels = problem(shape)
+        hidden = torch.rand(labels.shape) < 0.4
+        loss = PartialCELoss(to_onehot_y=True, **options)
+        same(loss(logits, labels.masked_fill(hidden, -1)), loss(logits, labels, ~hidden), logits)
+
+
 def test_means_of_unlabelled_images_and_weights_of_0() -> None:
     """Where the mean is not MONAI's, and a weight that MONAI leaves out."""
     logits, labels = problem()

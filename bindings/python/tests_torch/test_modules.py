@@ -186,6 +186,9 @@ def test_repr_shows_what_there_is() -> None:
     text = repr(full_layer())
     for part in ("eps=0.6 (learnable)", "tv_edge=[8, 9] (learnable)", "volume", "star=[1]", "iters=5"):
         assert part in text
+    kernel = [[0.0, 0.1, 0.0], [0.1, 0.6, 0.1], [0.0, 0.1, 0.0]]
+    assert "td_kernel=[3, 3]" in repr(PriorSoftmax(td=ThresholdDynamics(kernel=kernel)))
+    assert "eps=[]" in repr(PriorSoftmax(learnable=("eps",)).to("meta"))
     assert "learnable" not in repr(PriorSoftmax(tv=TV(0.5))) and "tv_lam=0.5" in repr(
         PriorSoftmax(tv=TV(0.5))
     )

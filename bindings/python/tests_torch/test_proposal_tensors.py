@@ -116,7 +116,7 @@ def test_the_operator(masked: bool) -> None:
 @pytest.mark.parametrize(
     "change, text",
     [
-        ({"logits": torch.zeros(3, 4)}, r"logits has shape \(3, 4\); it must be \[B, I, \*S\]"),
+        ({"logits": torch.zeros(3, 4)}, r"logits has shape \[3, 4\]; it must be \[B, I, \*S\]"),
         (
             {"lower": [1.0, 2.0]},
             r"lower has shape \[.*2\]; it must be \[I\] or \[B, I\], here \[3\] or \[2, 3\]",

@@ -18,7 +18,7 @@ INFINITE, NAN = float("inf"), float("nan")
 LINE = {"scores": torch.zeros(1, 1, 4), "edges": (torch.ones(1, 1, 3),)}
 
 VALUE: list[tuple[dict[str, Any], str]] = [
-    ({"scores": torch.zeros(3, 4)}, r"scores has shape \(3, 4\); it must be \[B, K, \*S\]"),
+    ({"scores": torch.zeros(3, 4)}, r"scores has shape \[3, 4\]; it must be \[B, K, \*S\]"),
     ({"edges": W[:1]}, r"edges has 1 members; it must have 2, one tensor per spatial axis"),
     ({"edges": ()}, r"edges has 0 members"),
     ({"edges": (W[1], W[0])}, r"edges\[0\].*\[2, 3, 6, 6\].*\[2, 3, 5, 7\]"),

@@ -257,3 +257,6 @@ def test_x0_is_a_constant() -> None:
     case.x0.requires_grad_()
     softcut(**case.arguments).sum().backward()
     assert case.x0.grad is None and case.scores.grad is not None
+    constants = make((1, 2, 5, 6), x0=True)
+    constants.x0.requires_grad_()
+    assert not softcut(**constants.arguments).requires_grad

@@ -11,7 +11,7 @@ import torch
 from softmax_problem import CASES, arguments, mask, tensors
 from torch import Tensor
 
-from segprior import TV, Volume
+from segprior import TV, NotSupportedError, Volume
 from segprior.torch import PriorSoftmax, softmax, softmax_with_duals
 from segprior.torch._softmax_op import INPUTS
 
@@ -175,6 +175,11 @@ def test_vmap(in_dims: tuple[int | None, ...]) -> None:
     grad = torch.randn_like(found)
     for f, w in zip(torch.autograd.grad(found, leaves, grad), torch.autograd.grad(expected, leaves, grad)):
         torch.testing.assert_close(f, w)
+
+
+def test_vmap_of_nothing() -> None:
+    with pytest.raises(NotSupportedError, match="axis of 0 elements"):
+        torch.vmap(softmax)(torch.randn(0, 1, 3, 4, 4))
 
 
 def test_transforms_of_torch_func() -> None:

@@ -18,6 +18,7 @@ WRONG: list[tuple[type[Exception], str, dict[str, Any]]] = [
     (InvalidTypeError, "features", dict(features=F.int())),
     (InvalidTypeError, "features has dtype torch.complex64", dict(features=F.to(torch.complex64))),
     (InvalidValueError, "features", dict(features=F[0, 0])),
+    (InvalidValueError, r"features has shape \[3\]", dict(features=torch.ones(3), volume=Volume([1, 2, 3]))),
     (InvalidValueError, "eps = -1", dict(eps=-1.0)),
     (InvalidTypeError, "eps is 'x'", dict(eps="x")),
     (
@@ -45,8 +46,22 @@ WRONG: list[tuple[type[Exception], str, dict[str, Any]]] = [
     (InvalidTypeError, "tv_edge is float; it must be a torch.Tensor", dict(tv=TV(edge=1.0))),
     (InvalidTypeError, "volume is list; it must be segprior.Volume", dict(volume=[1, 2, 3])),
     (InvalidValueError, r"volume has shape \[2\]; it must be \[3\] or \[2, 3\]", dict(volume=Volume([1, 2]))),
+    (
+        NotSupportedError,
+        "volume is a sequence of tensors that require grad.*torch.stack",
+        dict(volume=Volume([torch.ones((), requires_grad=True), 2.0, 3.0])),
+    ),
+    (
+        NotSupportedError,
+        r"star\[0\].center is a sequence of tensors that require grad",
+        dict(star=[Star(1, [2.0, torch.ones((), requires_grad=True)])]),
+    ),
     (InvalidValueError, "volume_upper", dict(volume=Volume(upper=torch.ones(3, 3)))),
-    (InvalidTypeError, r"volume must be a tensor or numbers \[I\] or \[B, I\]", dict(volume=Volume("many"))),
+    (
+        InvalidTypeError,
+        r"volume is 'many'; it must be a tensor or numbers \[I\]",
+        dict(volume=Volume("many")),
+    ),
     (InvalidTypeError, "td is TV; it must be segprior.ThresholdDynamics", dict(td=TV())),
     (InvalidValueError, "td_size = 4", dict(td=ThresholdDynamics(size=4))),
     (InvalidValueError, "td_kernel", dict(td=ThresholdDynamics(kernel=torch.ones(2, 2)))),
@@ -120,3 +135,22 @@ def test_failures_of_images_are_reported_not_raised() -> None:
     features[1, 0, 2, 2] = float("nan")
     out = softmax_with_duals(features)
     assert out.report.status.tolist() == [1, 2] and out.u[0].isfinite().all() and out.u[1].isnan().all()
+
+
+def test_incoming_gradients_of_another_kind() -> None:
+    """After a good call: its views are kept, and must not serve memory of another size."""
+    u = softmax(F.clone().requires_grad_(), iters=2, tv=TV(0.3))
+    u.sum().backward(retain_graph=True)
+    node = u.grad_fn
+    kept, saved, *inputs = node.saved_tensors
+
+    def backward(grad_u: torch.Tensor, saved: torch.Tensor = saved) -> list[torch.Tensor]:
+        return torch.ops.segprior.softmax_backward(grad_u, kept, saved, *inputs, node.options, [0])
+
+    assert len(backward(torch.ones_like(u))) == 1
+    with pytest.raises(InvalidValueError, match="grad_u"):
+        backward(torch.ones_like(u)[:1])
+    with pytest.raises(InvalidTypeError, match="grad_u"):
+        backward(torch.ones_like(u).half())
+    with pytest.raises(InvalidValueError, match="saved is torch.float32"):
+        backward(torch.ones_like(u), saved.float())

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from softmax_problem import CASES, B, arguments, reference, tensors
 
 import segprior
 import segprior.torch
-from segprior import TV, Volume
+from segprior import TV, InvalidValueError, Star, Volume
 from segprior.torch import softmax, softmax_with_duals
 
 NAMES = {"center": "star_center", "shared_center": "star_center", "shared_volume": "volume"}
@@ -116,6 +117,22 @@ def test_numbers_arrays_and_tensors_mean_the_same() -> None:
     assert torch.equal(
         softmax(given["features"], volume=counts), softmax(given["features"], volume=Volume(given["volume"]))
     )
+
+
+def test_the_cache_keeps_nothing_of_what_may_change() -> None:
+    features, checkpoint = torch.randn(1, 3, 4, 4, requires_grad=True), torch.tensor(2)
+    softmax(features, checkpoint=checkpoint)
+    checkpoint.zero_()
+    with pytest.raises(InvalidValueError, match="checkpoint = 0"):
+        softmax(features, checkpoint=checkpoint)
+
+
+def test_steps_of_stars_as_numpy_numbers() -> None:
+    features = torch.randn(1, 3, 4, 4)
+    found, expected = (
+        softmax(features, star=[Star(k, [1.0, 2.0], tau) for k in (0, 1)]) for tau in (np.array(0.1), 0.1)
+    )
+    assert torch.equal(found, expected)
 
 
 def test_a_cached_call_follows_its_arguments() -> None:

@@ -19,6 +19,7 @@ import numpy as np
 from .. import _ffi
 from .._arrays import View
 from .._call import Work
+from ..errors import InvalidTypeError
 from ._calls import as_varying, varying
 
 
@@ -45,16 +46,23 @@ class Given:
 
     def scalar(self, name: str, value: Any) -> Any:
         """An array becomes one of the real dtype; a number stays what it is, and has no gradient."""
-        return self.keep(name, jnp.asarray(value).astype(self.real)) if is_array(value) else value
+        return self.keep(name, self._as_real(name, jnp.asarray(value))) if is_array(value) else value
 
     def numbers(self, name: str, value: Any) -> Any:
         """An array or nested sequences of numbers or arrays, as an array of the real dtype."""
         if value is None:
             return None
         try:
-            return self.keep(name, jnp.asarray(value).astype(self.real))
+            array = jnp.asarray(value)
         except (TypeError, ValueError):
             return value  # the check of its stand-in says what is wrong
+        return self.keep(name, self._as_real(name, array))
+
+    def _as_real(self, name: str, array: Any) -> Any:
+        """Not from complex numbers, whose imaginary parts would be lost, nor from bool."""
+        if not (jnp.issubdtype(array.dtype, jnp.floating) or jnp.issubdtype(array.dtype, jnp.integer)):
+            raise InvalidTypeError(f"{name} has dtype {array.dtype}; it must be real numbers")
+        return array.astype(self.real)
 
     def array(self, name: str, value: Any) -> Any:
         """An array that keeps its dtype."""

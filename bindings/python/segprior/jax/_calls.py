@@ -21,7 +21,7 @@ from ._library import register
 
 def run(kernel: Kernel, arrays: Sequence[Any]) -> tuple[Any, ...]:
     """The kernel's results. A kernel that writes `saved` has one result more, one that reads it one argument
-    more, both behind the last: the tag of the saved state, see `_tags`."""
+    more, both behind the last: the tag of the saved state, see `_fold`."""
     register()
 
     @custom_vmap
@@ -40,9 +40,9 @@ def run(kernel: Kernel, arrays: Sequence[Any]) -> tuple[Any, ...]:
 
 
 def _unless_taken_apart(kernel: Kernel, given: Sequence[Any]) -> tuple[Any, ...]:
-    """The results; NaN for a part of a folded call's state on its own, which the library must not see. (To
-    compute the state again, as `_loop` does, would take the memory of a second one.) Inside one program the
-    tag is a constant, and the compiler drops the condition."""
+    """The results; NaN without the state of a call that was folded with others. (To compute it again, as
+    `_loop` does, would take the memory of a second one.) Inside one program the tag is a constant, and the
+    compiler drops the condition."""
 
     def nothing(*_: Any) -> tuple[Any, ...]:
         nan = [jnp.full(result.shape, jnp.nan, result.dtype) for result in kernel.results]
@@ -90,22 +90,9 @@ def as_varying(array: Any, axes: frozenset[Any]) -> Any:
     return older.pvary(array, missing)
 
 
-def _tags(calls: int) -> Any:
-    """[calls, 2]: each call's part in the saved state of a folded one.
-
-    The bytes of a folded call's state are handed out in equal parts, which mean something together alone.
-    What goes on between forward and backward (indexing the residuals of `vjp`, say) may leave something else.
-    """
-    return jnp.stack([jnp.full(calls, calls), jnp.arange(calls)], 1).astype(jnp.int32)
-
-
 def _whole_tag() -> Any:
-    """The tag of a saved state that was not taken apart."""
-    return jnp.array([1, 0], jnp.int32)
-
-
-def _is_whole(tag: Any) -> Any:
-    return jnp.all(tag == _whole_tag())
+    """The tag of a saved state that is there; 0: that of a call which was folded with others."""
+    return jnp.ones((), jnp.int32)
 
 
 def _if(
@@ -127,7 +114,7 @@ def _if(
 
 def _if_whole(yes: Callable[..., Any], no: Callable[..., Any], arrays: Sequence[Any]) -> tuple[Any, ...]:
     """`_if` of whether the last array is the tag of a whole state."""
-    return _if(lambda *given: _is_whole(given[-1]), yes, no, arrays)
+    return _if(lambda *given: given[-1] == _whole_tag(), yes, no, arrays)
 
 
 def _one_by_one(
@@ -146,14 +133,7 @@ def _mapped(kernel: Kernel, calls: int, is_mapped: Sequence[bool], arrays: Seque
     """The results of `calls` calls, stacked; the arrays that `is_mapped` have a first axis for them."""
     if not _can_fold(kernel, is_mapped):
         return _loop(kernel, is_mapped, arrays)
-    if not kernel.reads_saved():
-        return _fold(kernel, calls, is_mapped, arrays)
-    return _if(
-        lambda *given: jnp.all(given[-1] == _tags(calls)),
-        lambda *given: _fold(kernel, calls, is_mapped, given),
-        lambda *given: _loop(kernel, is_mapped, given),
-        arrays,
-    )
+    return _fold(kernel, calls, is_mapped, arrays)
 
 
 def _can_fold(kernel: Kernel, is_mapped: Sequence[bool]) -> bool:
@@ -164,11 +144,11 @@ def _can_fold(kernel: Kernel, is_mapped: Sequence[bool]) -> bool:
             return False
         if not mapped and place.axis is Axis.SAVED:
             return False
-    return not kernel.reads_saved() or is_mapped[-1]
+    return True
 
 
 def _loop(kernel: Kernel, is_mapped: Sequence[bool], arrays: Sequence[Any]) -> tuple[Any, ...]:
-    """Call by call; a state that was taken apart is computed again."""
+    """Call by call; a state that is not there is computed again."""
     forward = kernel.forward
 
     def once(*given: Any) -> tuple[Any, ...]:
@@ -185,19 +165,31 @@ def _loop(kernel: Kernel, is_mapped: Sequence[bool], arrays: Sequence[Any]) -> t
 
 
 def _fold(kernel: Kernel, calls: int, is_mapped: Sequence[bool], arrays: Sequence[Any]) -> tuple[Any, ...]:
-    folded = [
+    """The results of `calls` calls as one with all their images.
+
+    Their common state has no part that belongs to one of them, and what goes on between forward and backward
+    may choose among the states of several such calls (a mapped condition does). So none is handed out:
+    backward has it from the same forward call made again, which is one with the first inside one program.
+    """
+    made = _of_all(kernel, calls, is_mapped, arrays)
+    found = [_unfolded(result, calls, array) for result, array in zip(kernel.results, made)]
+    return (*found, *([jnp.zeros(calls, jnp.int32)] if kernel.writes_saved() else []))
+
+
+def _of_all(kernel: Kernel, calls: int, is_mapped: Sequence[bool], arrays: Sequence[Any]) -> tuple[Any, ...]:
+    given = [
         _folded_argument(place.axis, kernel.images, calls, mapped, array)
         for place, mapped, array in zip(kernel.arguments, is_mapped, arrays)
+        if place.axis is not Axis.SAVED
     ]
-    tag = [_whole_tag()] if kernel.reads_saved() else []
-    made = run(kernel.folded(calls), folded + tag)
-    found = [_unfolded(result, calls, array) for result, array in zip(kernel.results, made)]
-    return (*found, *([_tags(calls)] if kernel.writes_saved() else []))
+    if kernel.reads_saved():
+        assert kernel.forward is not None
+        own = len(kernel.forward.arguments)
+        given.extend(_of_all(kernel.forward, calls, is_mapped[:own], arrays[:own])[-2:])
+    return run(kernel.folded(calls), given)
 
 
 def _folded_argument(axis: Axis, images: int, calls: int, mapped: bool, array: Any) -> Any:
-    if axis is Axis.SAVED:
-        return array.reshape(-1)
     if axis is Axis.NONE or (axis is Axis.FIRST_OR_SHARED and not mapped and array.shape[0] == 1):
         return array
     if not mapped:
@@ -211,6 +203,8 @@ def _folded_argument(axis: Axis, images: int, calls: int, mapped: bool, array: A
 
 
 def _unfolded(result: Output, calls: int, array: Any) -> Any:
+    if result.axis is Axis.SAVED:
+        return as_varying(jnp.zeros((calls, *result.shape), array.dtype), varying([array]))
     if result.axis is Axis.SECOND:
         return jnp.moveaxis(array.reshape(result.shape[0], calls, *result.shape[1:]), 1, 0)
     return array.reshape(calls, *result.shape)

@@ -86,12 +86,12 @@ class Kernel:
         return any(argument.axis is Axis.SAVED for argument in self.arguments)
 
     def folded(self, calls: int) -> Kernel:
-        """The kernel of `calls` times the images. With a saved state once only: `_tags` knows one level."""
+        """The kernel of `calls` times the images."""
         return dataclasses.replace(
             self,
             results=tuple(_folded_output(result, calls) for result in self.results),
             images=self.images * calls,
-            foldable=not (self.writes_saved() or self.reads_saved()),
+            forward=None if self.forward is None else self.forward.folded(calls),
         )
 
 

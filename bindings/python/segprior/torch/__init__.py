@@ -19,8 +19,9 @@ torch.Size([1, 3, 32, 32])
 
 All work on torch's own memory, on its current CUDA stream without waiting for it (in CUDA graphs too), with
 `torch.get_num_threads()` threads on the CPU. They are the custom operators ``torch.ops.segprior.*``: tensors
-and options in, tensors out. vmap takes the elements of the mapped axis in turn. Needs torch >= 2.5;
-`import segprior` alone does not import torch.
+and options in, tensors out. vmap takes the elements of the mapped axis in turn. torch.compile makes numbers
+(eps, lam, weights of terms, ...) part of the graph and compiles anew for each new one: give those that change
+as tensors, where the argument may be one. Needs torch >= 2.7; `import segprior` alone does not import torch.
 """
 
 from . import _requirements as _requirements  # isort: skip

@@ -131,6 +131,8 @@ def _one_by_one(operator: Callable[..., Any]) -> Callable[..., Any]:
                 *[a.select(d, k) if isinstance(d, int) else a for a, d in zip(arguments, in_dims)]
             )
 
+        if info.batch_size == 0:  # of what shape are results that were never computed?
+            raise NotSupportedError(f"vmap of {operator} over an axis of 0 elements is not supported")
         results = [element(k) for k in range(info.batch_size)]
         if isinstance(results[0], Tensor):
             return torch.stack(results), 0

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from .._call import IGNORE_INDEX, choice, flag
 from ..errors import InvalidTypeError, InvalidValueError
 from ._loss_call import Numbers
-from ._loss_op import parameter_dtype
-from ._tensors import require_tensor
+from ._tensors import parameter_dtype, require_tensor
 
 Weight = Union[float, Numbers, None]
 _REDUCTIONS = {"mean": 0, "sum": 1, "none": 2}
@@ -101,9 +100,8 @@ class LabelLoss(Loss):
         super().__init__(include_background, sigmoid, softmax, reduction, weight, **arguments)
         self.to_onehot_y = flag("to_onehot_y", to_onehot_y)
         self.ignore_index = ignore_index
-        self._ignores_default = (
-            ignore_index is IGNORE_INDEX
-        )  # remembered, because a copy of it is another object
+        # Remembered, because a copy of it is another object.
+        self._ignores_default = ignore_index is IGNORE_INDEX
 
     def extra_repr(self) -> str:
         return f"to_onehot_y={self.to_onehot_y}, ignore_index={self.ignore_index}, {super().extra_repr()}"
@@ -117,9 +115,8 @@ class LabelLoss(Loss):
                 raise InvalidValueError(
                     f"target has shape {list(shape)}; with to_onehot_y=True it must be labels {expected}"
                 )
-            labels = target.to(torch.int32) if target.is_floating_point() else target
             return {
-                "labels": labels,
+                "labels": _whole(target) if target.is_floating_point() else target,
                 "ignore_index": IGNORE_INDEX if self._ignores_default else self.ignore_index,
             }
         if shape != input.shape:
@@ -135,8 +132,15 @@ class LabelLoss(Loss):
             raise InvalidValueError(
                 f"ignore_index = {self.ignore_index} is for labels (to_onehot_y=True); give the mask"
             )
-        labelled = target != self.ignore_index  # the labels 0 and 1 of one channel are a one-hot target
+        # The labels 0 and 1 of one channel are a one-hot target.
+        labelled = (target != self.ignore_index) & ~(target < 0)
         return {"target": target.where(labelled, torch.zeros_like(target)), "labelled": labelled}
+
+
+def _whole(labels: Tensor) -> Tensor:
+    """Floats as int32; what is no whole number as one that no label has, so that the loss fails."""
+    whole = labels.to(torch.int32)
+    return whole.where(whole == labels, torch.iinfo(torch.int32).max)
 
 
 def _weight(weight: Any) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Optional, Union
@@ -13,11 +12,11 @@ from torch import Tensor
 from .._call import choice, flag, ignored_label, not_negative, number
 from .._losses_call import ACTIVATIONS, NORMALISE, REDUCTIONS, TERMS
 from .._losses_forward import at_least_one, fraction
-from ..errors import InvalidTypeError, InvalidValueError, NotSupportedError, SegpriorError
+from ..errors import InvalidTypeError, InvalidValueError, NotSupportedError
 from ._define import apply
-from ._loss_op import loss, parameter_dtype
-from ._options import to_text
-from ._tensors import HALF, require_tensor
+from ._loss_op import loss
+from ._options import remembered, to_text
+from ._tensors import HALF, parameter_dtype, require_floats, require_images, require_tensor, tensor_of
 
 Numbers = Union[Tensor, Sequence[Any]]
 _NARROW_LABELS = (torch.int8, torch.int16)
@@ -95,18 +94,8 @@ def compute(
     return Outputs(*apply(loss, *tensors, text, voxels))
 
 
-def _options(*values: Any, **options: Any) -> tuple[str, tuple[str, ...]]:
-    if torch.compiler.is_compiling():  # the tracer complains about the cache
-        return _options_of(*values, **options)
-    try:
-        return _known_options(*values, **options)
-    except TypeError as error:
-        if isinstance(error, SegpriorError):
-            raise
-        return _options_of(*values, **options)  # something has no hash: a NumPy array
-
-
-def _options_of(
+@remembered
+def _options(
     classes: int,
     alone: str,
     activation: Any,
@@ -135,7 +124,7 @@ def _options_of(
         weights=factors,
         activation=choice("activation", activation, ACTIVATIONS),
         reduction=choice("reduction", reduction, REDUCTIONS),
-        ignore_label=ignored_label(ignore_index, classes + background),
+        ignore_label=ignored_label(ignore_index, classes + int(background)),
         background=bool(background),
         size_per_voxel=choice("normalise", normalise, NORMALISE),
         **checked,
@@ -143,21 +132,14 @@ def _options_of(
     return text, on
 
 
-_known_options = functools.lru_cache(maxsize=1024, typed=True)(_options_of)
-
-
 def _number(name: str, value: Any) -> tuple[str, Any]:
-    if isinstance(value, Tensor):  # whose value may change, behind the cache's back
+    if isinstance(value, Tensor):  # which may require grad
         raise InvalidTypeError(f"{name} is a tensor; it must be a number: the losses have no gradient of it")
     return name, value
 
 
-def _require_scores(scores: Any) -> Tensor:
-    scores = require_tensor("scores", scores)
-    if not 3 <= scores.dim() <= 5:
-        raise InvalidValueError(
-            f"scores has shape {list(scores.shape)}; it must be [B, I, *S] with 1 to 3 spatial axes"
-        )
+def _require_scores(scores: Tensor) -> Tensor:
+    require_images("scores", require_floats("scores", scores))
     if scores.dtype in HALF and torch.is_autocast_enabled(scores.device.type):
         return scores.float()  # here, so that a soft target keeps its digits
     return scores
@@ -205,10 +187,7 @@ def parameter(name: str, value: Numbers, scores: Tensor) -> Tensor:
     """A tensor as it is, but for its dtype; numbers as a tensor on the scores' device."""
     dtype = parameter_dtype(scores)
     if not isinstance(value, Tensor):
-        try:
-            return torch.tensor(value, dtype=dtype, device=scores.device)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise InvalidTypeError(f"{name} is {value!r}; it must be a tensor or numbers: {error}") from error
+        return tensor_of(name, value, "", dtype, scores.device)
     if not value.is_floating_point():
         raise InvalidTypeError(f"{name} has dtype {value.dtype}; it must be one of floating-point numbers")
     if value.device != scores.device:  # the library calls bounds by other names

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes as ct
 from collections.abc import Sequence
 from typing import Any, Optional
 
@@ -11,7 +10,9 @@ from torch import Tensor
 
 from .. import _ffi
 from ._define import apply, below_autograd, define
-from ._plan import Operator, Tensors, contiguous, fake_size, plan
+from ._plan import Operator, Tensors, contiguous, fake_size, kind_of, plan
+from ._tensors import parameter_dtype
+from .report import REPORT_BYTES
 
 INPUTS = (
     *("scores", "labels", "target", "mask", "labelled"),
@@ -20,22 +21,7 @@ INPUTS = (
 _COUNT = len(INPUTS)
 _DIFFERENTIABLE = (0, 5, 6, 7)
 _OUTPUTS = ("total", "terms", "items", "voxels")
-REPORT_BYTES = ct.sizeof(_ffi.Info)
-
-
-def _sizes(lib: Any, *common: Any) -> tuple[int, ...]:
-    forward, backward, saved = ct.c_size_t(), ct.c_size_t(), ct.c_size_t()
-    lib.check(lib.loss_workspace_size(*common, ct.byref(forward), ct.byref(backward)))
-    lib.check(lib.loss_saved_size(*common, ct.byref(saved)))
-    return forward.value, backward.value, saved.value
-
-
-_LOSS = Operator("loss", _ffi.LossOpts, _ffi.LossInputs, INPUTS, _sizes)
-
-
-def parameter_dtype(scores: Tensor) -> torch.dtype:
-    """Of everything real but the scores, a soft target and the scores' gradient."""
-    return torch.float64 if scores.dtype == torch.float64 else torch.float32
+_LOSS = Operator("loss", _ffi.LossOpts, _ffi.LossInputs, INPUTS, passes=2)
 
 
 def _make_outputs(scores: Tensor, voxels: bool, saved_bytes: int) -> tuple[Tensor, ...]:
@@ -96,7 +82,7 @@ def _backward(*arguments: Any) -> list[Tensor]:
     given = tuple([name for name, grad in zip(_OUTPUTS, incoming) if grad is not None])
     # In names, as `grads`, because the library gets addresses alone.
     kept = [grad.contiguous() for grad in incoming if grad is not None]
-    read = found.struct(("of", *given), _ffi.LossCotangents, given, _for_library(kept))
+    read = found.struct((given, kind_of(kept)), _ffi.LossCotangents, given, _for_library(kept))
     grads = _make_grads(tensors, wanted)
     names = tuple([INPUTS[i] for i in wanted])
     written = found.struct(names, _ffi.LossGrads, names, grads)
@@ -152,7 +138,7 @@ def _remember(ctx: Any, arguments: tuple[Any, ...], outputs: tuple[Tensor, ...])
 class _TransformedFunction(_Function):
     generate_vmap_rule = True
     forward = staticmethod(_compute)  # type: ignore[assignment]
-    setup_context = staticmethod(_remember)
+    setup_context = staticmethod(_remember)  # type: ignore[assignment]
 
 
 _OPTIONAL = ", ".join(f"Tensor? {name}" for name in INPUTS[1:])

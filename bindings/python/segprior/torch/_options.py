@@ -7,9 +7,31 @@ from __future__ import annotations
 
 import ctypes as ct
 import functools
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
 
 from .. import _ffi
+from .._call import IGNORE_INDEX
+
+_Options = TypeVar("_Options")
+# Whose values cannot change behind a cache's back, as those of tensors and arrays can.
+_PLAIN = frozenset((int, float, bool, str, tuple, type(None), type(IGNORE_INDEX)))
+
+
+def remembered(function: Callable[..., _Options]) -> Callable[..., _Options]:
+    """`function`, which makes options of what a caller gives, with a cache of its results."""
+    known = functools.lru_cache(maxsize=1024, typed=True)(function)
+
+    @functools.wraps(function)
+    def call(*values: Any, **named: Any) -> _Options:
+        if torch.compiler.is_compiling():  # the tracer complains about the cache
+            return function(*values, **named)
+        plain = _PLAIN.issuperset(map(type, values)) and _PLAIN.issuperset(map(type, named.values()))
+        return (known if plain else function)(*values, **named)
+
+    return call
 
 
 def to_text(**fields: Any) -> str:

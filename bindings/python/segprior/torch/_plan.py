@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes as ct
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Optional
 
 import torch
@@ -41,7 +41,7 @@ class Operator(NamedTuple):
     inputs: type[ct.Structure]
     #: of the tensors in `inputs`, the leading one first; members of arrays: "edges[0]"
     names: tuple[str, ...]
-    sizes: Callable[..., tuple[int, ...]]  #: (library, context, opts, inputs) -> bytes, as the operator needs
+    passes: int  #: forward, backward, double backward: those it has
 
 
 class Views:
@@ -113,7 +113,17 @@ class Plan:
         self._common = (self._context.handle, ct.byref(self._opts), self._inputs.reference)
         self._known: dict[Any, Any] = {}
         self._configure()
-        self.sizes = operator.sizes(self._lib, *self._common)
+        self.sizes = self._sizes(operator.passes)
+
+    def _sizes(self, passes: int) -> list[int]:
+        """Bytes: the workspace of each pass, and the state saved for those after the first."""
+        sizes = [ct.c_size_t() for _ in range(passes + (passes > 1))]
+        references = [ct.byref(size) for size in sizes]
+        workspace_size = getattr(self._lib, f"{self._prefix}_workspace_size")
+        self._lib.check(workspace_size(*self._common, *references[:passes]))
+        if passes > 1:
+            self._lib.check(getattr(self._lib, f"{self._prefix}_saved_size")(*self._common, references[-1]))
+        return [size.value for size in sizes]
 
     def _configure(self) -> None:
         stream = torch.cuda.current_stream(self._device).cuda_stream if self._device.type == "cuda" else 0
@@ -122,7 +132,8 @@ class Plan:
     def struct(
         self, key: Any, struct_type: type[ct.Structure], names: Sequence[str], tensors: Tensors
     ) -> Struct:
-        """A struct that points to these tensors. `key` tells those of one plan apart."""
+        """A struct that points to these tensors. `key` tells those of one plan apart; where the tensors are the
+        caller's it has to contain their `kind_of`."""
         found = self._known.get(key)
         if found is None:
             found = self._known[key] = Struct(struct_type, names, tensors)
@@ -130,10 +141,11 @@ class Plan:
         return found
 
     def views(self, names: Sequence[str], tensors: Tensors) -> list[Any]:
-        """References to views of these tensors."""
-        found = self._known.get(names)
+        """References to views of these tensors, which may be of any kind: the library checks them."""
+        key = (names, kind_of(tensors))
+        found = self._known.get(key)
         if found is None:
-            found = self._known[names] = Views(names, tensors)
+            found = self._known[key] = Views(names, tensors)
         found.point_to(tensors)
         return found.references
 
@@ -151,10 +163,19 @@ class Plan:
         memories = [scratch, *[m.clone() if m.data_ptr() % _ALIGNMENT else m for m in saved]]
         ends: list[Any] = []
         for memory in memories:
+            if memory.dtype != torch.uint8 or memory.device != self._device:
+                raise InvalidValueError(
+                    f"saved is {memory.dtype} on {memory.device}; it must be as forward left it"
+                )
             ends += [memory.data_ptr() or None, memory.numel()]
         call = getattr(self._lib, f"{self._prefix}_{function}")
         self._lib.check(call(*self._common, *middle, *ends))
         del scratch, memories  # torch hands them out again in the order of the stream
+
+
+def kind_of(tensors: Tensors) -> tuple[Any, ...]:
+    """What a C view of each tensor consists of, but for the data pointer."""
+    return tuple([None if t is None else (t.shape, t.dtype, t.device) for t in tensors])
 
 
 def contiguous(tensors: Tensors) -> list[Optional[torch.Tensor]]:
@@ -167,8 +188,7 @@ _thread = threading.local()
 def plan(operator: Operator, options: str, tensors: Tensors) -> Plan:
     """This thread's plan for calls of this kind."""
     threads = torch.get_num_threads()
-    kind = tuple([None if t is None else (t.shape, t.dtype, t.device) for t in tensors])
-    key = (operator.prefix, options, threads, kind)
+    key = (operator.prefix, options, threads, kind_of(tensors))
     try:
         plans: dict[Any, Plan] = _thread.plans
     except AttributeError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes as ct
 from typing import Any
 
 import torch
@@ -11,19 +10,12 @@ from torch import Tensor
 from .. import _ffi
 from ._define import define
 from ._plan import Operator, contiguous, plan
+from ._tensors import parameter_dtype
+from .report import REPORT_BYTES
 
 INPUTS = ("logits", "lower", "upper", "mask")
 _COUNT = len(INPUTS)
-REPORT_BYTES = ct.sizeof(_ffi.Info)
-
-
-def _sizes(lib: Any, *common: Any) -> tuple[int, ...]:
-    forward = ct.c_size_t()
-    lib.check(lib.proposal_workspace_size(*common, ct.byref(forward)))
-    return (forward.value,)
-
-
-_PROPOSAL = Operator("proposal", _ffi.ProposalOpts, _ffi.ProposalInputs, INPUTS, _sizes)
+_PROPOSAL = Operator("proposal", _ffi.ProposalOpts, _ffi.ProposalInputs, INPUTS, passes=1)
 _OUTPUTS = ("proposal", "dual", "volume")
 
 
@@ -32,7 +24,7 @@ def _make_outputs(*arguments: Any) -> tuple[Tensor, ...]:
     logits: Tensor = arguments[0]
     # The library leaves the outputs of an empty problem alone; here they are sums over nothing.
     make, device = torch.empty if logits.numel() else torch.zeros, logits.device
-    real = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    real = parameter_dtype(logits)
     batch, classes = logits.shape[:2]
     return (
         torch.empty_like(logits, memory_format=torch.contiguous_format),

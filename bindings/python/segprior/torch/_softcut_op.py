@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes as ct
 from collections.abc import Sequence
 from typing import Any, Optional
 
@@ -12,23 +11,14 @@ from torch import Tensor
 from .. import _ffi
 from ..errors import InvalidValueError
 from ._define import apply, below_autograd, define
-from ._plan import Operator, contiguous, fake_size, plan
+from ._plan import Operator, contiguous, fake_size, kind_of, plan
+from .report import REPORT_BYTES
 
 INPUTS = ("scores", "edges[0]", "edges[1]", "edges[2]", "diagonals[0]", "diagonals[1]", "conductance", "init")
 _SCHEMA_NAMES = ("edge0", "edge1", "edge2", "diagonal0", "diagonal1", "conductance", "init")
 _COUNT = len(INPUTS)
 _DIFFERENTIABLE = 7  # the first of them
-REPORT_BYTES = ct.sizeof(_ffi.Info)
-
-
-def _sizes(lib: Any, *common: Any) -> tuple[int, ...]:
-    forward, backward, double_backward, saved = (ct.c_size_t() for _ in range(4))
-    lib.check(lib.softcut_workspace_size(*common, *map(ct.byref, (forward, backward, double_backward))))
-    lib.check(lib.softcut_saved_size(*common, ct.byref(saved)))
-    return forward.value, backward.value, double_backward.value, saved.value
-
-
-_SOFTCUT = Operator("softcut", _ffi.SoftcutOpts, _ffi.SoftcutInputs, INPUTS, _sizes)
+_SOFTCUT = Operator("softcut", _ffi.SoftcutOpts, _ffi.SoftcutInputs, INPUTS, passes=3)
 
 
 def _make(like: Sequence[Optional[Tensor]], empty: bool) -> list[Tensor]:
@@ -94,8 +84,9 @@ def _double_backward(*arguments: Any) -> list[Tensor]:
     tensors, options, wanted = contiguous(rest[3 : 3 + _COUNT]), rest[3 + _COUNT], rest[4 + _COUNT]
     grads = _fake_double_backward(*arguments)
     found = plan(_SOFTCUT, options, tensors)
-    present = tuple([t is not None for t in cotangents])
-    incoming = found.struct(present, _ffi.SoftcutCotangents, INPUTS[:_DIFFERENTIABLE], cotangents)
+    incoming = found.struct(
+        kind_of(cotangents), _ffi.SoftcutCotangents, INPUTS[:_DIFFERENTIABLE], cotangents
+    )
     names = tuple([("grad_x", *INPUTS)[i] for i in wanted])
     struct = found.struct(("second grads", names), _ffi.SoftcutSecondGrads, names, grads)
     given = contiguous((x, grad_scores))

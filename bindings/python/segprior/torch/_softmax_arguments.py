@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 from typing import Any, Optional
@@ -11,13 +10,13 @@ import torch
 from torch import Tensor
 
 from .._call import choice, flag, integer, number, positive
-from ..errors import InvalidTypeError, InvalidValueError, SegpriorError
+from ..errors import InvalidTypeError, InvalidValueError
 from ..priors import TV, Star, ThresholdDynamics, Volume
 from ..result import MODES
 from ..softmax import PATHS
-from ._options import to_text
+from ._options import remembered, to_text
 from ._softmax_op import INPUTS
-from ._tensors import HALF, require_tensor
+from ._tensors import HALF, parameter_dtype, require_floats, require_images, require_tensor, tensor_of
 
 _SLOTS = {name: i for i, name in enumerate(INPUTS)}
 _OTHERS: list[Optional[Tensor]] = [None] * (len(INPUTS) - 1)
@@ -41,9 +40,9 @@ def operator_arguments(
 ) -> tuple[list[Optional[Tensor]], str, int]:
     """The operator's tensors, its options, and the interval at which iterates are kept for backward.
 
-    `settings`: the last parameters of `_options_of`.
+    `settings`: the last parameters of `_options`.
     """
-    require_tensor("features", features)
+    require_images("features", require_floats("features", features))
     if features.dtype in HALF and torch.is_autocast_enabled(features.device.type):
         features = features.float()  # as torch.softmax does
     given = _Tensors(features)
@@ -71,7 +70,7 @@ class _Tensors:
 
     def __init__(self, features: Tensor) -> None:
         self.features = features
-        self.dtype = torch.float64 if features.dtype == torch.float64 else torch.float32
+        self.dtype = parameter_dtype(features)
         self.slots: list[Optional[Tensor]] = [features, *_OTHERS]
 
     def convert(self, name: str, value: Tensor) -> Tensor:
@@ -84,10 +83,7 @@ class _Tensors:
         """A tensor, or sequences of numbers as a tensor."""
         if isinstance(value, Tensor):
             return self.convert(name, value)
-        try:
-            return torch.tensor(value, dtype=self.dtype, device=self.features.device)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise InvalidTypeError(f"{name} must be a tensor or numbers {rule}: {error}") from error
+        return tensor_of(name, value, rule, self.dtype, self.features.device)
 
     def scalar(self, name: str, value: Any) -> Any:
         """None if it is a tensor, which goes to its slot."""
@@ -183,8 +179,12 @@ class _Tensors:
                 m = [tau is None for tau in steps].index(True)
                 raise InvalidValueError(f"star[{m}].tau is None; give a step for every star or for none")
             return None
-        if not any(isinstance(tau, Tensor) for tau in steps) and len(set(steps)) == 1:
-            return positive("star[0].tau", steps[0], True)
+        steps = [
+            tau if isinstance(tau, Tensor) else positive(f"star[{m}].tau", tau, True)
+            for m, tau in enumerate(steps)
+        ]
+        if not any([isinstance(tau, Tensor) for tau in steps]) and len(set(steps)) == 1:
+            return steps[0]
         singles = [self.numbers(f"star[{m}].tau", tau, "") for m, tau in enumerate(steps)]
         self.slots[_SLOTS["star_tau"]] = torch.cat(
             [self._single(f"star[{m}].tau", tau) for m, tau in enumerate(singles)]
@@ -218,18 +218,8 @@ def _spacing(spacing: Sequence[float], axes: int) -> tuple[float, ...]:
     return tuple([number(f"spacing[{axis}]", step) for axis, step in enumerate(steps)])
 
 
-def _options(*numbers: Any) -> tuple[str, int]:
-    if torch.compiler.is_compiling():  # the tracer complains about the cache
-        return _options_of(*numbers)
-    try:
-        return _known_options(*numbers)
-    except TypeError as error:
-        if isinstance(error, SegpriorError):
-            raise
-        return _options_of(*numbers)  # a number that has no hash: a NumPy array
-
-
-def _options_of(
+@remembered
+def _options(
     eps: Any,
     tv: Optional[bool],
     tv_lam: Any,
@@ -260,7 +250,7 @@ def _options_of(
 
     numbers = {"iters": iters, "init_eps": init_eps, "tol": tol, "implicit_tol": implicit_tol}
     for name, value in numbers.items():
-        if isinstance(value, Tensor):  # whose value may change, behind the cache's back
+        if isinstance(value, Tensor):  # which may require grad
             raise InvalidTypeError(f"{name} is a tensor; it must be a number")
 
     def optional(rule: Any, name: str, value: Any, *more: Any) -> Any:
@@ -300,6 +290,3 @@ def _options_of(
     if checkpoint is not None:
         return text, integer("checkpoint", checkpoint, 0)
     return text, max(1, iterations if mode == "implicit" else round(math.sqrt(iterations)))
-
-
-_known_options = functools.lru_cache(maxsize=1024, typed=True)(_options_of)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes as ct
 import math
 from collections.abc import Sequence
 from typing import Any, Optional
@@ -15,6 +14,8 @@ from ..errors import InvalidValueError
 from ._define import apply, below_autograd, define
 from ._options import fields_of
 from ._plan import Operator, Tensors, contiguous, fake_size, plan
+from ._tensors import parameter_dtype
+from .report import REPORT_BYTES
 
 INPUTS = (
     *("features", "eps", "tv_lam", "tv_tau", "tv_edge", "volume", "volume_lower", "volume_upper"),
@@ -26,17 +27,7 @@ _DIFFERENTIABLE = 14  # the first of them
 _VOLUME = slice(INPUTS.index("volume"), INPUTS.index("volume_upper") + 1)
 _PARAMETERS = tuple(range(1, _DIFFERENTIABLE))
 _STEPS = (INPUTS.index("tv_tau"), INPUTS.index("star_tau"))
-REPORT_BYTES = ct.sizeof(_ffi.Info)
-
-
-def _sizes(lib: Any, *common: Any) -> tuple[int, ...]:
-    forward, backward, saved = ct.c_size_t(), ct.c_size_t(), ct.c_size_t()
-    lib.check(lib.softmax_workspace_size(*common, ct.byref(forward), ct.byref(backward)))
-    lib.check(lib.softmax_saved_size(*common, ct.byref(saved)))
-    return forward.value, backward.value, saved.value
-
-
-_SOFTMAX = Operator("softmax", _ffi.SoftmaxOpts, _ffi.SoftmaxInputs, INPUTS, _sizes)
+_SOFTMAX = Operator("softmax", _ffi.SoftmaxOpts, _ffi.SoftmaxInputs, INPUTS, passes=2)
 
 
 def _dual_shapes(features: Tensor, tv: bool, volume: bool, stars: int) -> list[tuple[str, tuple[int, ...]]]:
@@ -66,10 +57,6 @@ def _priors(tensors: Tensors, options: str) -> tuple[bool, bool, int]:
     return fields.get("tv") == [1], volume, int(fields.get("star_count", [0])[0])
 
 
-def _parameter_dtype(features: Tensor) -> torch.dtype:
-    return torch.float64 if features.dtype == torch.float64 else torch.float32
-
-
 def _make_outputs(tensors: Tensors, options: str, duals: bool, saved_bytes: int) -> tuple[Tensor, ...]:
     """u, the duals one after another (none: empty), the reports, the saved state."""
     features = tensors[0]
@@ -80,7 +67,7 @@ def _make_outputs(tensors: Tensors, options: str, duals: bool, saved_bytes: int)
     make = torch.empty if features.numel() else torch.zeros
     return (
         torch.empty_like(features, memory_format=torch.contiguous_format),
-        make(count, dtype=_parameter_dtype(features), device=features.device),
+        make(count, dtype=parameter_dtype(features), device=features.device),
         make((features.shape[0], REPORT_BYTES), dtype=torch.uint8, device=features.device),
         torch.empty(saved_bytes, dtype=torch.uint8, device=features.device),
     )

@@ -37,7 +37,7 @@ from ..errors import InvalidValueError, NotSupportedError
 from . import losses
 from ._loss_base import LabelLoss, Loss, Weight
 from ._loss_call import Numbers
-from ._loss_op import parameter_dtype
+from ._tensors import parameter_dtype
 
 __all__ = ["CombinedLoss", "DiceLoss", "FocalDiceLoss", "PartialCELoss", "SizePenaltyLoss"]
 

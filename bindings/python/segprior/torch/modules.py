@@ -243,9 +243,7 @@ class PriorSoftmax(nn.Module):
         parts = [f"iters={self.iters}"]
         for name, value in self.values().items():
             if value is not None:
-                single = value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
-                text = f"{list(value.shape)}" if isinstance(single, Tensor) else f"{single:.4g}"
-                parts.append(f"{name}={text}{' (learnable)' if name in self._raw else ''}")
+                parts.append(f"{name}={_shown(value)}{' (learnable)' if name in self._raw else ''}")
         parts += ["volume"] if self.has_volume else []
         parts += [f"star={list(self.star)}"] if self.star else []
         parts += [f"mode={self.options['mode']}"] if self.options["mode"] != "unrolled" else []
@@ -312,6 +310,12 @@ class STDSoftmax(PriorSoftmax):
 
 def _as_volume(volume: Bounds) -> Volume:
     return volume if isinstance(volume, Volume) else Volume(volume)
+
+
+def _shown(value: Any) -> str:
+    """One number, or the shape of many."""
+    found = torch.as_tensor(value)
+    return f"{list(found.shape)}" if found.numel() != 1 or found.is_meta else f"{found.item():.4g}"
 
 
 def _raw(name: str, value: Any) -> Tensor:

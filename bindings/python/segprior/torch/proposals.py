@@ -9,11 +9,10 @@ from torch import Tensor
 
 from .. import _ffi
 from .._call import choice, integer, not_negative, positive
-from ..errors import InvalidValueError
 from ._loss_call import Numbers, bound, field
 from ._options import to_text
 from ._proposal_op import proposal
-from ._tensors import HALF, require_floats
+from ._tensors import HALF, require_floats, require_images
 from .report import Report, read_report
 
 _METHODS = {"exact": _ffi.PROPOSAL_EXACT, "gradient": _ffi.PROPOSAL_GRADIENT}
@@ -90,10 +89,7 @@ def lagrangian_proposal_with_report(
 ) -> ProposalOutput:
     """`lagrangian_proposal`, and its dual, its volumes and the report of its iterations, where infeasible
     bounds show."""
-    require_floats("logits", logits)
-    if not 3 <= logits.dim() <= 5:
-        shape = tuple(logits.shape)
-        raise InvalidValueError(f"logits has shape {shape}; it must be [B, I, *S] with 1 to 3 spatial axes")
+    require_images("logits", require_floats("logits", logits))
     if logits.dtype in HALF and torch.is_autocast_enabled(logits.device.type):
         logits = logits.float()
     options = to_text(

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes as ct
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from .. import _ffi
+
+REPORT_BYTES = ct.sizeof(_ffi.Info)
 
 
 class Report(NamedTuple):
@@ -22,6 +27,6 @@ class Report(NamedTuple):
 
 
 def read_report(raw: Tensor) -> Report:
-    """`raw`: the C library's structs as bytes [..., 16]."""
+    """`raw`: the C library's structs as bytes [..., REPORT_BYTES]."""
     words = raw.view(torch.int32)
     return Report(words[..., 0], words[..., 1], raw.view(torch.float64)[..., 1])

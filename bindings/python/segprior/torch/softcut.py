@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Optional
 
@@ -14,11 +13,9 @@ from ..errors import InvalidTypeError, InvalidValueError
 from ..softcut import NORMS, PATHS, SOLVERS
 from . import _softcut_op
 from ._define import apply
-from ._options import to_text
-from ._tensors import HALF, require_floats
+from ._options import remembered, to_text
+from ._tensors import HALF, require_floats, require_images
 from .report import Report, read_report
-
-_PLAIN = (int, float, bool, str, type(None))
 
 
 class SoftcutOutput(NamedTuple):
@@ -95,7 +92,9 @@ def softcut(
     References:
         [SC] Bonfiglio, "SoftCut", Politecnico di Milano, 2022.
     """
-    options = _options(solver, tol, max_iters, norm, absolute, batch, backward_tol, backward_max_iters, path)
+    options = options_of(
+        solver, tol, max_iters, norm, absolute, batch, backward_tol, backward_max_iters, path
+    )
     return _solve(scores, edges, diagonals, conductance, x0, options)[0]
 
 
@@ -117,18 +116,14 @@ def softcut_with_report(
     path: str = "auto",
 ) -> SoftcutOutput:
     """`softcut`, and the report of its solves."""
-    options = _options(solver, tol, max_iters, norm, absolute, batch, backward_tol, backward_max_iters, path)
+    options = options_of(
+        solver, tol, max_iters, norm, absolute, batch, backward_tol, backward_max_iters, path
+    )
     x, raw = _solve(scores, edges, diagonals, conductance, x0, options)
     return SoftcutOutput(x, read_report(raw))
 
 
-def _options(*settings: Any) -> str:
-    # Kept for plain numbers and texts alone: a tensor can change. The tracer complains about the cache.
-    if torch.compiler.is_compiling() or not all([type(setting) in _PLAIN for setting in settings]):
-        return options_of(*settings)
-    return _kept_options(*settings)
-
-
+@remembered
 def options_of(
     solver: str,
     tol: float,
@@ -158,9 +153,6 @@ def options_of(
     )
 
 
-_kept_options = functools.lru_cache(maxsize=256, typed=True)(options_of)
-
-
 def _solve(
     scores: Tensor,
     edges: Sequence[Tensor],
@@ -170,18 +162,16 @@ def _solve(
     options: str,
 ) -> tuple[Tensor, Tensor]:
     """x and the raw report."""
-    require_floats("scores", scores)
+    require_images("scores", require_floats("scores", scores), "B, K")
     axes = scores.dim() - 2
-    if not 1 <= axes <= 3:
-        shape = tuple(scores.shape)
-        raise InvalidValueError(f"scores has shape {shape}; it must be [B, K, *S] with 1 to 3 spatial axes")
     family: list[Optional[Tensor]] = [*_family("edges", edges, axes, "one tensor per spatial axis")]
     family += [None] * (3 - axes)
     family += (None, None) if diagonals is None else _family("diagonals", diagonals, 2, "one per direction")
     for name, value in (("conductance", conductance), ("x0", x0)):
         if value is not None:
             require_floats(name, value)
-    fields: list[Optional[Tensor]] = [scores, conductance, x0]
+    start = None if x0 is None else x0.detach()
+    fields: list[Optional[Tensor]] = [scores, conductance, start]
     dtype = scores.dtype
     if any([t is not None and t.dtype in HALF for t in (*fields, *family)]):
         autocast = torch.is_autocast_enabled(scores.device.type)
