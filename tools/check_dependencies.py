@@ -26,7 +26,7 @@ def rooms():
     return rules + [
         ("kernels/common", ["kernels/common/", "segprior/", "hwy/"]),
         ("capi", ["capi/", "kernels/", "segprior/"]),
-        ("bindings", ["bindings/", "segprior/"]),
+        ("bindings", ["bindings/", "segprior/", "xla/ffi/"]),
         ("tests/ref", ["tests/ref/", "tests/support/"]),
     ]
 
