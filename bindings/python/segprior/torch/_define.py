@@ -8,7 +8,7 @@ microseconds for an operator with 20, four times what the rest of a call costs.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 import torch
 from torch import Tensor
@@ -22,22 +22,29 @@ _in_transform = torch._C._are_functorch_transforms_active
 _transformed: dict[Any, type[torch.autograd.Function]] = {}
 
 
+class Derivative(NamedTuple):
+    """How an operator is differentiated; `ctx` is that of a torch.autograd.Function."""
+
+    remember: Callable[..., None]  #: (ctx, arguments, outputs): keeps what `backward` needs
+    backward: Callable[..., Any]  #: (ctx, *gradients of the outputs or None) -> those of the arguments
+    #: arguments -> those with which the operator is called where backward will follow
+    change: Callable[..., tuple[Any, ...]] = lambda *arguments: arguments
+
+
 def define(
     schema: str,
     kernel: Callable[..., Any],
     fake: Callable[..., Any],
-    function: Optional[type[torch.autograd.Function]] = None,
+    derivative: Optional[Derivative] = None,
     no_gradient: str = "",
-    transformed: Optional[type[torch.autograd.Function]] = None,
 ) -> Callable[..., Any]:
     """Defines an operator.
 
     Args:
         schema: "name(Tensor a, ...) -> ...".
         kernel: computes it on the CPU and on CUDA. fake: makes outputs of the right shapes.
-        function: its derivative; `forward` calls the operator by `below_autograd`. None: it has none.
-        no_gradient: without `function`, the error of who differentiates the outputs; "": they are constants.
-        transformed: `function` as the transforms of torch.func need it, with `setup_context`; see `apply`.
+        derivative: None: it has none.
+        no_gradient: without `derivative`, the error if the outputs are differentiated; "": they are constants.
     """
     name = schema.partition("(")[0]
     _library.define(schema)
@@ -46,9 +53,10 @@ def define(
     torch.library.register_fake(f"segprior::{name}", fake, lib=_library)
     operator: Callable[..., Any] = getattr(torch.ops.segprior, name).default
     if no_gradient:
-        function = transformed = _refusal(operator, no_gradient)
-    if transformed is not None:
-        _transformed[operator] = transformed
+        derivative = _refusal(no_gradient)
+    function = None
+    if derivative is not None:
+        function, _transformed[operator] = _functions(operator, derivative)
 
     def autograd(*arguments: Any) -> Any:
         if forward_ad._current_level >= 0:
@@ -67,7 +75,7 @@ def define(
 
 
 def apply(operator: Callable[..., Any], *arguments: Any) -> Any:
-    """Calls an operator; within a transform of torch.func, its `transformed` instead.
+    """Calls an operator; within a transform of torch.func, its Function instead.
 
     Those transforms see through a Function, but not through an operator that calls one.
     """
@@ -90,25 +98,42 @@ def _any_requires_grad(arguments: tuple[Any, ...]) -> bool:
     return False
 
 
-def _refusal(operator: Callable[..., Any], text: str) -> type[torch.autograd.Function]:
+def _functions(
+    operator: Callable[..., Any], derivative: Derivative
+) -> tuple[type[torch.autograd.Function], type[torch.autograd.Function]]:
+    """The operator with its derivative, and the same as the transforms of torch.func need it.
+
+    The first does without `setup_context`, which costs a third of the overhead of a call.
+    """
+
+    def compute(*arguments: Any) -> tuple[Tensor, ...]:
+        return tuple(below_autograd(operator, *derivative.change(*arguments)))
+
+    class Plain(torch.autograd.Function):
+        backward = staticmethod(derivative.backward)  # type: ignore[assignment]
+
+        @staticmethod
+        def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, ...]:
+            outputs = compute(*arguments)
+            derivative.remember(ctx, arguments, outputs)
+            return outputs
+
+    class Transformed(torch.autograd.Function):
+        generate_vmap_rule = True
+        forward = staticmethod(compute)  # type: ignore[assignment]
+        setup_context = staticmethod(derivative.remember)  # type: ignore[assignment]
+        backward = staticmethod(derivative.backward)  # type: ignore[assignment]
+
+    return Plain, Transformed
+
+
+def _refusal(text: str) -> Derivative:
     """An error for those who differentiate, and none for those who only ask for a graph."""
 
-    class Refusal(torch.autograd.Function):
-        generate_vmap_rule = True
+    def refuse(ctx: Any, *grads: Optional[Tensor]) -> None:
+        raise NotSupportedError(text)
 
-        @staticmethod
-        def forward(*arguments: Any) -> tuple[Tensor, ...]:
-            return tuple(below_autograd(operator, *arguments))
-
-        @staticmethod
-        def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-            pass
-
-        @staticmethod
-        def backward(ctx: Any, *grads: Tensor) -> None:
-            raise NotSupportedError(text)
-
-    return Refusal
+    return Derivative(remember=lambda *_: None, backward=refuse)
 
 
 def _refuse_tangents(name: str, arguments: tuple[Any, ...]) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import _ffi
-from ._define import apply, below_autograd, define
+from ._define import Derivative, apply, define
 from ._plan import Operator, Tensors, contiguous, fake_size, kind_of, plan
 from ._tensors import parameter_dtype
 from .report import REPORT_BYTES
@@ -101,30 +101,16 @@ def _split(arguments: tuple[Any, ...]) -> tuple[tuple[Optional[Tensor], ...], Te
     return arguments[:count], arguments[count], arguments[count + 1 :]
 
 
-def _compute(*arguments: Any) -> tuple[Tensor, ...]:
-    outputs: tuple[Tensor, ...] = below_autograd(loss, *arguments)
-    return outputs
-
-
-class _Function(torch.autograd.Function):
-    # `forward` with `ctx`, because `setup_context` costs a third of the overhead of a call.
-    @staticmethod
-    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, ...]:
-        outputs = _compute(*arguments)
-        _remember(ctx, arguments, outputs)
-        return outputs
-
-    @staticmethod
-    def backward(ctx: Any, *incoming: Optional[Tensor]) -> tuple[Optional[Tensor], ...]:
-        grads: list[Optional[Tensor]] = [None] * (_COUNT + 2)
-        given = incoming[: len(_OUTPUTS)]
-        if any(grad is not None for grad in given):
-            saved, *tensors = ctx.saved_tensors
-            wanted = [i for i in _DIFFERENTIABLE if ctx.needs_input_grad[i]]
-            found = apply(loss_backward, *given, saved, *tensors, ctx.options, wanted)
-            for i, grad in zip(wanted, found):
-                grads[i] = grad
-        return tuple(grads)
+def _differentiate(ctx: Any, *incoming: Optional[Tensor]) -> tuple[Optional[Tensor], ...]:
+    grads: list[Optional[Tensor]] = [None] * (_COUNT + 2)
+    given = incoming[: len(_OUTPUTS)]
+    if any(grad is not None for grad in given):
+        saved, *tensors = ctx.saved_tensors
+        wanted = [i for i in _DIFFERENTIABLE if ctx.needs_input_grad[i]]
+        found = apply(loss_backward, *given, saved, *tensors, ctx.options, wanted)
+        for i, grad in zip(wanted, found):
+            grads[i] = grad
+    return tuple(grads)
 
 
 def _remember(ctx: Any, arguments: tuple[Any, ...], outputs: tuple[Tensor, ...]) -> None:
@@ -135,20 +121,13 @@ def _remember(ctx: Any, arguments: tuple[Any, ...], outputs: tuple[Tensor, ...])
     ctx.mark_non_differentiable(report, saved, *([] if has_voxels else [voxels]))
 
 
-class _TransformedFunction(_Function):
-    generate_vmap_rule = True
-    forward = staticmethod(_compute)  # type: ignore[assignment]
-    setup_context = staticmethod(_remember)  # type: ignore[assignment]
-
-
 _OPTIONAL = ", ".join(f"Tensor? {name}" for name in INPUTS[1:])
 loss = define(
     f"loss(Tensor scores, {_OPTIONAL}, str options, bool voxels) -> "
     "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     _forward,
     _fake_forward,
-    _Function,
-    transformed=_TransformedFunction,
+    Derivative(_remember, _differentiate),
 )
 loss_backward = define(
     f"loss_backward({', '.join(f'Tensor? grad_{name}' for name in _OUTPUTS)}, Tensor saved, Tensor scores, "

@@ -132,8 +132,10 @@ class Plan:
     def struct(
         self, key: Any, struct_type: type[ct.Structure], names: Sequence[str], tensors: Tensors
     ) -> Struct:
-        """A struct that points to these tensors. `key` tells those of one plan apart; where the tensors are the
-        caller's it has to contain their `kind_of`."""
+        """A struct that points to these tensors.
+
+        `key` tells those of one plan apart; where the tensors are the caller's it has to contain their `kind_of`.
+        """
         found = self._known.get(key)
         if found is None:
             found = self._known[key] = Struct(struct_type, names, tensors)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ..errors import LibraryError
 
-# The oldest that the tests have run with. It needs `torch._dynamo.config.capture_dynamic_output_shape_ops = True` to
-# compile for shapes that change, and has no vmap of calls that return a report; all else works as with 2.15.
+# The oldest that the tests have run with. There compiling for shapes that change takes
+# torch._dynamo.config.capture_dynamic_output_shape_ops = True, and calls that return a report have no vmap.
 _LEAST = (2, 7)
 _RULE = f"segprior.torch needs torch >= {_LEAST[0]}.{_LEAST[1]}"
 

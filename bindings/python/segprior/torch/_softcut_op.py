@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .. import _ffi
 from ..errors import InvalidValueError
-from ._define import apply, below_autograd, define
+from ._define import Derivative, apply, define
 from ._plan import Operator, contiguous, fake_size, kind_of, plan
 from .report import REPORT_BYTES
 
@@ -84,9 +84,7 @@ def _double_backward(*arguments: Any) -> list[Tensor]:
     tensors, options, wanted = contiguous(rest[3 : 3 + _COUNT]), rest[3 + _COUNT], rest[4 + _COUNT]
     grads = _fake_double_backward(*arguments)
     found = plan(_SOFTCUT, options, tensors)
-    incoming = found.struct(
-        kind_of(cotangents), _ffi.SoftcutCotangents, INPUTS[:_DIFFERENTIABLE], cotangents
-    )
+    incoming = found.struct(kind_of(cotangents), _ffi.SoftcutCotangents, INPUTS[:_DIFFERENTIABLE], cotangents)
     names = tuple([("grad_x", *INPUTS)[i] for i in wanted])
     struct = found.struct(("second grads", names), _ffi.SoftcutSecondGrads, names, grads)
     given = contiguous((x, grad_scores))
@@ -102,32 +100,18 @@ def _fake_double_backward(*arguments: Any) -> list[Tensor]:
     return _make([(grad_scores, *inputs)[i] for i in arguments[-1]], _is_empty(x))
 
 
-def _compute(*arguments: Any) -> tuple[Tensor, ...]:
-    outputs: tuple[Tensor, ...] = below_autograd(softcut, *arguments)
-    return outputs
-
-
-class _Function(torch.autograd.Function):
-    # `forward` with `ctx`, because `setup_context` costs a third of the overhead of a call.
-    @staticmethod
-    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, ...]:
-        outputs = _compute(*arguments)
-        _remember(ctx, arguments, outputs)
-        return outputs
-
-    @staticmethod
-    def backward(ctx: Any, grad_x: Optional[Tensor], *others: None) -> tuple[Optional[Tensor], ...]:
-        grads: list[Optional[Tensor]] = [None] * (_COUNT + 1)
-        if grad_x is None:
-            return tuple(grads)
-        x, saved, *tensors = ctx.saved_tensors
-        wanted = [i for i in range(_DIFFERENTIABLE) if ctx.needs_input_grad[i]]
-        if torch.is_grad_enabled() and 0 not in wanted:  # create_graph: the second derivatives need it
-            wanted = [0, *wanted]
-        found = apply(softcut_backward, grad_x, x, saved, *tensors, ctx.options, wanted)
-        for i, grad in zip(wanted, found):
-            grads[i] = grad
+def _differentiate(ctx: Any, grad_x: Optional[Tensor], *others: None) -> tuple[Optional[Tensor], ...]:
+    grads: list[Optional[Tensor]] = [None] * (_COUNT + 1)
+    if grad_x is None:
         return tuple(grads)
+    x, saved, *tensors = ctx.saved_tensors
+    wanted = [i for i in range(_DIFFERENTIABLE) if ctx.needs_input_grad[i]]
+    if torch.is_grad_enabled() and 0 not in wanted:  # create_graph: the second derivatives need it
+        wanted = [0, *wanted]
+    found = apply(softcut_backward, grad_x, x, saved, *tensors, ctx.options, wanted)
+    for i, grad in zip(wanted, found):
+        grads[i] = grad
+    return tuple(grads)
 
 
 def _remember(ctx: Any, arguments: tuple[Any, ...], outputs: tuple[Tensor, ...]) -> None:
@@ -138,40 +122,21 @@ def _remember(ctx: Any, arguments: tuple[Any, ...], outputs: tuple[Tensor, ...])
     ctx.set_materialize_grads(False)  # zeros as large as `saved`, for one
 
 
-class _TransformedFunction(_Function):
-    generate_vmap_rule = True
-    forward = staticmethod(_compute)  # type: ignore[assignment]
-    setup_context = staticmethod(_remember)  # type: ignore[assignment]
-
-
-def _compute_backward(*arguments: Any) -> tuple[Tensor, ...]:
-    return tuple(below_autograd(softcut_backward, *arguments))
-
-
-class _BackwardFunction(torch.autograd.Function):
+def _differentiate_backward(ctx: Any, *incoming: Optional[Tensor]) -> tuple[Optional[Tensor], ...]:
     """`softcut_backward` as a function of grad_x and of softcut's arguments.
 
     x counts as the solution for those arguments, not as an argument of its own: its share is in
     their gradients.
     """
-
-    @staticmethod
-    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, ...]:
-        grads = _compute_backward(*arguments)
-        _remember_backward(ctx, arguments, grads)
-        return grads
-
-    @staticmethod
-    def backward(ctx: Any, *incoming: Optional[Tensor]) -> tuple[Optional[Tensor], ...]:
-        cotangents: list[Optional[Tensor]] = [None] * _DIFFERENTIABLE
-        for i, cotangent in zip(ctx.wanted, incoming):
-            cotangents[i] = cotangent
-        # Arguments: grad_x, x, saved, the inputs, options, wanted.
-        needed = (ctx.needs_input_grad[0], *ctx.needs_input_grad[3 : 3 + _DIFFERENTIABLE])
-        wanted = [i for i, needs in enumerate(needed) if needs]
-        found = apply(softcut_double_backward, *cotangents, *ctx.saved_tensors, ctx.options, wanted)
-        second = dict(zip(wanted, found))
-        return (second.get(0), None, None, *[second.get(1 + i) for i in range(_COUNT)], None, None)
+    cotangents: list[Optional[Tensor]] = [None] * _DIFFERENTIABLE
+    for i, cotangent in zip(ctx.wanted, incoming):
+        cotangents[i] = cotangent
+    # Arguments: grad_x, x, saved, the inputs, options, wanted.
+    needed = (ctx.needs_input_grad[0], *ctx.needs_input_grad[3 : 3 + _DIFFERENTIABLE])
+    wanted = [i for i, needs in enumerate(needed) if needs]
+    found = apply(softcut_double_backward, *cotangents, *ctx.saved_tensors, ctx.options, wanted)
+    second = dict(zip(wanted, found))
+    return (second.get(0), None, None, *[second.get(1 + i) for i in range(_COUNT)], None, None)
 
 
 def _remember_backward(ctx: Any, arguments: tuple[Any, ...], grads: tuple[Tensor, ...]) -> None:
@@ -185,12 +150,6 @@ def _remember_backward(ctx: Any, arguments: tuple[Any, ...], grads: tuple[Tensor
     ctx.set_materialize_grads(False)
 
 
-class _TransformedBackwardFunction(_BackwardFunction):
-    generate_vmap_rule = True
-    forward = staticmethod(_compute_backward)  # type: ignore[assignment]
-    setup_context = staticmethod(_remember_backward)  # type: ignore[assignment]
-
-
 _OPTIONAL = ", ".join(f"Tensor? {name}" for name in _SCHEMA_NAMES)
 _COTANGENTS = ", ".join(
     f"Tensor? grad_of_{name}" for name in ("scores", *_SCHEMA_NAMES[: _DIFFERENTIABLE - 1])
@@ -199,16 +158,14 @@ softcut = define(
     f"softcut(Tensor scores, {_OPTIONAL}, str options) -> (Tensor, Tensor, Tensor)",
     _forward,
     _fake_forward,
-    _Function,
-    transformed=_TransformedFunction,
+    Derivative(_remember, _differentiate),
 )
 softcut_backward = define(
     f"softcut_backward(Tensor grad_x, Tensor x, Tensor saved, Tensor scores, {_OPTIONAL}, str options, "
     "int[] wanted) -> Tensor[]",
     _backward,
     _fake_backward,
-    _BackwardFunction,
-    transformed=_TransformedBackwardFunction,
+    Derivative(_remember_backward, _differentiate_backward),
 )
 softcut_double_backward = define(
     f"softcut_double_backward({_COTANGENTS}, Tensor x, Tensor grad_scores, Tensor saved, Tensor scores, "

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .. import _ffi
 from ..errors import InvalidValueError
-from ._define import apply, below_autograd, define
+from ._define import Derivative, apply, define
 from ._options import fields_of
 from ._plan import Operator, Tensors, contiguous, fake_size, plan
 from ._tensors import parameter_dtype
@@ -137,33 +137,22 @@ def _check_gradients(needed: tuple[bool, ...], options: str, checkpoint: int) ->
             raise InvalidValueError(f"{INPUTS[i]} requires grad; mode is {text}")
 
 
-def _compute(*arguments: Any) -> tuple[Tensor, ...]:
-    """The operator, keeping what backward needs."""
-    options, checkpoint, _, duals = arguments[_COUNT:]
-    tensors = arguments[:_COUNT]
-    outputs: tuple[Tensor, ...] = below_autograd(softmax, *tensors, options, checkpoint, True, duals)
-    return outputs
+def _keeping(*arguments: Any) -> tuple[Any, ...]:
+    """The arguments of the operator that keeps what backward needs."""
+    *others, _, duals = arguments
+    return *others, True, duals
 
 
-class _Function(torch.autograd.Function):
-    # `forward` with `ctx`, because `setup_context` costs a third of the overhead of a call.
-    @staticmethod
-    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, ...]:
-        outputs = _compute(*arguments)
-        _remember(ctx, arguments, outputs)
-        return outputs
-
-    @staticmethod
-    def backward(ctx: Any, grad_u: Optional[Tensor], *others: None) -> tuple[Optional[Tensor], ...]:
-        grads: list[Optional[Tensor]] = [None] * (_COUNT + 4)
-        if grad_u is None:
-            return tuple(grads)
-        u, saved, *tensors = ctx.saved_tensors
-        wanted = [i for i in range(_DIFFERENTIABLE) if ctx.needs_input_grad[i]]
-        found = apply(softmax_backward, grad_u.to(u.dtype), u, saved, *tensors, ctx.options, wanted)
-        for i, grad in zip(wanted, found):
-            grads[i] = grad
+def _differentiate(ctx: Any, grad_u: Optional[Tensor], *others: None) -> tuple[Optional[Tensor], ...]:
+    grads: list[Optional[Tensor]] = [None] * (_COUNT + 4)
+    if grad_u is None:
         return tuple(grads)
+    u, saved, *tensors = ctx.saved_tensors
+    wanted = [i for i in range(_DIFFERENTIABLE) if ctx.needs_input_grad[i]]
+    found = apply(softmax_backward, grad_u.to(u.dtype), u, saved, *tensors, ctx.options, wanted)
+    for i, grad in zip(wanted, found):
+        grads[i] = grad
+    return tuple(grads)
 
 
 def _remember(ctx: Any, arguments: tuple[Any, ...], outputs: tuple[Tensor, ...]) -> None:
@@ -176,20 +165,13 @@ def _remember(ctx: Any, arguments: tuple[Any, ...], outputs: tuple[Tensor, ...])
     ctx.set_materialize_grads(False)  # zeros as large as `saved`, for one
 
 
-class _TransformedFunction(_Function):
-    generate_vmap_rule = True
-    forward = staticmethod(_compute)  # type: ignore[assignment]
-    setup_context = staticmethod(_remember)  # type: ignore[assignment]
-
-
 _OPTIONAL = ", ".join(f"Tensor? {name}" for name in INPUTS[1:])
 softmax = define(
     f"softmax(Tensor features, {_OPTIONAL}, str options, "
     "int checkpoint, bool keep, bool duals) -> (Tensor, Tensor, Tensor, Tensor)",
     _forward,
     _fake_forward,
-    _Function,
-    transformed=_TransformedFunction,
+    Derivative(_remember, _differentiate, _keeping),
 )
 softmax_backward = define(
     f"softmax_backward(Tensor grad_u, Tensor u, Tensor saved, Tensor features, {_OPTIONAL}, str options, "
