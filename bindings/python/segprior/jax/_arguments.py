@@ -84,15 +84,17 @@ def saved_bytes(call: Work, views: Iterable[View], query: Callable[..., int], op
     """Bytes of state that a forward call leaves, the most of any kind of device that there is: which one it
     will be is not known yet. The query also checks all shapes and dtypes."""
     lib, views = _ffi.library(), list(views)
-    kinds = [_ffi.CPU]
-    if lib.has_cuda() and lib.device_count(_ffi.CUDA) > 0:
-        kinds.append(_ffi.CUDA)
+    devices = [_ffi.DeviceKey(_ffi.CPU, 0)]
+    # Of JAX's own GPUs: a context on another would take memory there.
+    gpus = [device for device in jax.local_devices() if device.platform == "gpu"]
+    if lib.has_cuda() and gpus:
+        devices.append(_ffi.DeviceKey(_ffi.CUDA, gpus[0].local_hardware_id or 0))
     most = 0
-    for kind in kinds:
+    for device in devices:
         for view in views:
-            view.tensor.device = _ffi.Device(kind, 0)
+            view.tensor.device = _ffi.Device(*device)
         size = ct.c_size_t()
-        context = _ffi.context(_ffi.DeviceKey(kind, 0))
+        context = _ffi.context(device)
         lib.check(query(context.handle, ct.byref(opts), ct.byref(inputs), ct.byref(size)))
         most = max(most, size.value)
     return most

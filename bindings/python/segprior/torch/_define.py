@@ -44,7 +44,7 @@ def define(
         schema: "name(Tensor a, ...) -> ...".
         kernel: computes it on the CPU and on CUDA. fake: makes outputs of the right shapes.
         derivative: None: it has none.
-        no_gradient: without `derivative`, the error if the outputs are differentiated; "": they are constants.
+        no_gradient: without `derivative`, the error of differentiating the outputs; "": they are constants.
     """
     name = schema.partition("(")[0]
     _library.define(schema)

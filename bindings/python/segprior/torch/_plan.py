@@ -134,7 +134,7 @@ class Plan:
     ) -> Struct:
         """A struct that points to these tensors.
 
-        `key` tells those of one plan apart; where the tensors are the caller's it has to contain their `kind_of`.
+        `key` tells those of one plan apart; where the tensors are the caller's it contains their `kind_of`.
         """
         found = self._known.get(key)
         if found is None:
