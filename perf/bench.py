@@ -21,7 +21,6 @@ from typing import Any, Callable
 # SciPy's and PyAMG's dot products are too short for threads: on a busy machine they slow them down a hundredfold.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 HERE = Path(__file__).resolve().parent
-ENVIRONMENT = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "segprior" / "venv-bench"
 sys.path[:0] = [str(HERE), str(HERE.parent / "bindings" / "python")]
 
 CPU_SHAPES = ["1x21x513x513", "1x2x512x512", "8x2x256x256", "1x2x128x128x128", "16x4x64x64"]
@@ -57,20 +56,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--time-limit", type=float, metavar="SECONDS", help="start nothing new after that; "
                         "default: none on the CPU, 120 on CUDA")
     return parser.parse_args()
-
-
-def enter_environment() -> None:
-    """Continues in the rivals' environment if torch is not here but there."""
-    try:
-        import torch  # noqa: F401
-
-        return
-    except ImportError:
-        pass
-    python = ENVIRONMENT / "bin" / "python"
-    if python.is_file() and Path(sys.prefix).resolve() != ENVIRONMENT.resolve():
-        os.execv(python, [str(python), str(Path(__file__).resolve()), *sys.argv[1:]])
-    print(f"torch is not installed here nor in {ENVIRONMENT} (perf/make_rivals_env.sh makes it)", flush=True)
 
 
 def use_threads(wanted: int | None) -> int:
@@ -241,7 +226,9 @@ def versions() -> dict[str, str]:
 
 def main() -> int:
     options = parse_arguments()
-    enter_environment()
+    from segprior_bench.environment import enter
+
+    enter(__file__, needed=False)
     threads = use_threads(options.threads)
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # leave the others their share of a GPU's memory
     if options.device == "cuda" and not cuda_is_there():

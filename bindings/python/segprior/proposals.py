@@ -12,7 +12,7 @@ from .report import Info
 
 __all__ = ["ProposalResult", "lagrangian_proposal"]
 
-_METHODS = {"exact": _ffi.PROPOSAL_EXACT, "gradient": _ffi.PROPOSAL_GRADIENT}
+METHODS = {"exact": _ffi.PROPOSAL_EXACT, "gradient": _ffi.PROPOSAL_GRADIENT}
 
 
 class ProposalResult:
@@ -93,7 +93,7 @@ def lagrangian_proposal(
     real = _ffi.FLOAT64 if call.lead.dtype == _ffi.FLOAT64 else _ffi.FLOAT32
     opts = _ffi.ProposalOpts()
     lib.check(lib.proposal_opts_init(ct.byref(opts), ct.sizeof(opts)))
-    opts.method = choice("method", method, _METHODS)
+    opts.method = choice("method", method, METHODS)
     opts.iterations = integer("max_iters", max_iters, 0)
     opts.step = positive("step", step)
     opts.tolerance = not_negative("tol", tol)

@@ -103,6 +103,27 @@ def softcut(
     """
     lib = _ffi.library()
     call = SoftcutCall(scores, stream, threads)
+    set_options(
+        *(call, solver, tol, max_iters, norm, absolute, batch, backward_tol, backward_max_iters, path),
+    )
+    _add_matrix(call, edges, diagonals, conductance)
+    call.add("x0", x0)
+    return _forward(lib, call)
+
+
+def set_options(
+    call: SoftcutCall,
+    solver: Any,
+    tol: Any,
+    max_iters: Any,
+    norm: Any,
+    absolute: Any,
+    batch: Any,
+    backward_tol: Any,
+    backward_max_iters: Any,
+    path: Any,
+) -> None:
+    """Checks the options of `softcut` and sets those of its call."""
     opts = call.opts
     opts.solver = choice("solver", solver, SOLVERS)
     opts.norm = choice("norm", norm, NORMS)
@@ -114,9 +135,6 @@ def softcut(
         opts.backward_max_iterations = integer("backward_max_iters", backward_max_iters, 1)
     opts.absolute = flag("absolute", absolute)
     opts.batch = flag("batch", batch)
-    _add_matrix(call, edges, diagonals, conductance)
-    call.add("x0", x0)
-    return _forward(lib, call)
 
 
 def _add_matrix(call: SoftcutCall, edges: Any, diagonals: Any, conductance: Any) -> None:

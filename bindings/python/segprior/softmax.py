@@ -9,7 +9,7 @@ from typing import Any
 
 from . import _ffi
 from ._arrays import MASK
-from ._call import flag, integer, number, positive
+from ._call import choice, flag, integer, number, positive
 from ._softmax_call import SoftmaxCall
 from .errors import InvalidTypeError, InvalidValueError
 from .priors import TV, Star, ThresholdDynamics, Volume
@@ -109,23 +109,13 @@ def softmax(
     """
     lib = _ffi.library()
     call = SoftmaxCall(features, stream, threads)
-    opts = call.opts
-    opts.iterations = integer("iters", iters, 0)
-    opts.check_interval = integer("check_interval", check_interval, 1)
-    default_checkpoint = max(1, round(math.sqrt(opts.iterations)))
-    opts.checkpoint_interval = (
-        default_checkpoint if checkpoint is None else integer("checkpoint", checkpoint, 0)
+    set_options(call, iters, init_eps, tol, accelerate, spacing, compact_saved, check_interval, path)
+    call.opts.checkpoint_interval = (
+        default_checkpoint(call.opts.iterations)
+        if checkpoint is None
+        else integer("checkpoint", checkpoint, 0)
     )
-    opts.compact_saved = flag("compact_saved", compact_saved)
-    opts.tolerance = 0.0 if tol is None else positive("tol", tol, True)
-    opts.accelerate = tol is not None if accelerate is None else flag("accelerate", accelerate)
     duals = flag("duals", duals)
-    opts.init_eps = 0.0 if init_eps is None else positive("init_eps", init_eps, True)
-    if not isinstance(path, str) or path not in PATHS:
-        raise InvalidValueError(f"path is {path!r}; it must be {', '.join(map(repr, PATHS))}")
-    opts.path = PATHS[path]
-    if spacing is not None:
-        _set_spacing(call, spacing)
     call.add_scalar("eps", eps)
     wanted = ["u"]
     if tv is not None:
@@ -145,8 +135,38 @@ def softmax(
     return _forward(lib, call, wanted)
 
 
-def _set_spacing(call: SoftmaxCall, spacing: Any) -> None:
-    axes = len(call.spatial)
+def set_options(
+    call: SoftmaxCall,
+    iters: Any,
+    init_eps: Any,
+    tol: Any,
+    accelerate: Any,
+    spacing: Any,
+    compact_saved: Any,
+    check_interval: Any,
+    path: Any,
+) -> None:
+    """Checks options that are no priors and sets those of a call."""
+    opts = call.opts
+    opts.iterations = integer("iters", iters, 0)
+    opts.check_interval = integer("check_interval", check_interval, 1)
+    opts.compact_saved = flag("compact_saved", compact_saved)
+    opts.tolerance = 0.0 if tol is None else positive("tol", tol, True)
+    opts.accelerate = tol is not None if accelerate is None else flag("accelerate", accelerate)
+    opts.init_eps = 0.0 if init_eps is None else positive("init_eps", init_eps, True)
+    opts.path = choice("path", path, PATHS)
+    if spacing is not None:
+        for axis, step in enumerate(spacing_steps(spacing, len(call.spatial))):
+            opts.spacing[axis] = step
+
+
+def default_checkpoint(iterations: int) -> int:
+    """The interval at which iterates are kept that needs the least memory."""
+    return max(1, round(math.sqrt(iterations)))
+
+
+def spacing_steps(spacing: Any, axes: int) -> tuple[float, ...]:
+    """One number per spatial axis; the library checks that they are > 0."""
     try:
         count = len(spacing)
     except TypeError as error:
@@ -155,8 +175,7 @@ def _set_spacing(call: SoftmaxCall, spacing: Any) -> None:
         ) from error
     if count != axes:
         raise InvalidValueError(f"spacing has {count} values; features have {axes} axes")
-    for axis, step in enumerate(spacing):
-        call.opts.spacing[axis] = number(f"spacing[{axis}]", step)
+    return tuple([number(f"spacing[{axis}]", step) for axis, step in enumerate(spacing)])
 
 
 def _add_warm_start(call: SoftmaxCall, start: Any) -> None:

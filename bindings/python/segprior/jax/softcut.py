@@ -9,9 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from .. import _ffi
-from .._call import choice, flag, integer, positive
 from .._softcut_call import FAMILIES, SoftcutCall
-from ..softcut import NORMS, PATHS, SOLVERS
+from ..softcut import set_options
 from ._arguments import dtype_name, is_array, saved_bytes, stand_in, varying_alike
 from ._softcut import Plan, solve
 from .report import Report, read
@@ -97,7 +96,7 @@ def _softcut(
 ) -> SoftcutOutput:
     scores = jnp.asarray(scores) if is_array(scores) else scores
     call = SoftcutCall(stand_in(scores) if is_array(scores) else scores, None, None)
-    _set_options(call, **options)
+    set_options(call, **options)
     arrays = {"scores": scores}
     given = {"edges": () if edges is None else edges, "diagonals": diagonals, "conductance": conductance}
     given["x0"] = x0 if x0 is None else jax.lax.stop_gradient(x0)
@@ -123,29 +122,3 @@ def _add(call: SoftcutCall, arrays: dict[str, Any], name: str, value: Any) -> No
     found = [jnp.asarray(one) if is_array(one) else one for one in value]
     call.add(name, tuple(stand_in(one) if is_array(one) else one for one in found))
     arrays.update({f"{name}[{m}]": one for m, one in enumerate(found)})
-
-
-def _set_options(
-    call: SoftcutCall,
-    *,
-    solver: Any,
-    tol: Any,
-    max_iters: Any,
-    norm: Any,
-    absolute: Any,
-    batch: Any,
-    backward_tol: Any,
-    backward_max_iters: Any,
-    path: Any,
-) -> None:
-    opts = call.opts
-    opts.solver = choice("solver", solver, SOLVERS)
-    opts.norm = choice("norm", norm, NORMS)
-    opts.path = choice("path", path, PATHS)
-    opts.tolerance = positive("tol", tol)
-    opts.backward_tolerance = positive("backward_tol", backward_tol)
-    opts.max_iterations = 0 if max_iters is None else integer("max_iters", max_iters, 1)
-    if backward_max_iters is not None:
-        opts.backward_max_iterations = integer("backward_max_iters", backward_max_iters, 1)
-    opts.absolute = flag("absolute", absolute)
-    opts.batch = flag("batch", batch)

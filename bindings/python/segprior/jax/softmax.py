@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -11,12 +10,12 @@ import jax.numpy as jnp
 
 from .. import _ffi
 from .._arrays import MASK
-from .._call import choice, flag, integer, number, positive
+from .._call import choice, integer, positive
 from .._softmax_call import SoftmaxCall
-from ..errors import InvalidTypeError, InvalidValueError
+from ..errors import InvalidTypeError
 from ..priors import TV, Star, ThresholdDynamics, Volume
 from ..result import MODES
-from ..softmax import PATHS
+from ..softmax import default_checkpoint, set_options
 from ._arguments import Given, dtype_name, fitted, is_array, saved_bytes, stand_in, varying_alike
 from ._softmax import Plan, solve
 from .report import Report, read
@@ -175,45 +174,22 @@ def _plan(call: SoftmaxCall, arrays: dict[str, Any], mode: str, duals: bool) -> 
 
 
 def _set_options(
-    call: SoftmaxCall,
-    *,
-    iters: Any,
-    init_eps: Any,
-    tol: Any,
-    accelerate: Any,
-    spacing: Any,
-    checkpoint: Any,
-    compact_saved: Any,
-    check_interval: Any,
-    path: Any,
-    mode: Any,
-    implicit_iters: Any,
-    implicit_tol: Any,
+    call: SoftmaxCall, *, checkpoint: Any, mode: Any, implicit_iters: Any, implicit_tol: Any, **others: Any
 ) -> None:
+    spacing = others["spacing"]
+    if spacing is not None and (not isinstance(spacing, Sequence) or isinstance(spacing, str)):
+        raise InvalidTypeError(f"spacing is {spacing!r}; it must be one number per spatial axis")
+    set_options(call, **others)
     opts = call.opts
-    opts.iterations = integer("iters", iters, 0)
-    opts.check_interval = integer("check_interval", check_interval, 1)
     opts.backward_mode = choice("mode", mode, MODES)
     if checkpoint is not None:
         opts.checkpoint_interval = integer("checkpoint", checkpoint, 1)
+    elif mode == "implicit":
+        opts.checkpoint_interval = max(1, opts.iterations)
     else:
-        default = opts.iterations if mode == "implicit" else round(math.sqrt(opts.iterations))
-        opts.checkpoint_interval = max(1, default)
-    opts.compact_saved = flag("compact_saved", compact_saved)
-    opts.tolerance = 0.0 if tol is None else positive("tol", tol, True)
-    opts.accelerate = tol is not None if accelerate is None else flag("accelerate", accelerate)
-    opts.init_eps = 0.0 if init_eps is None else positive("init_eps", init_eps, True)
+        opts.checkpoint_interval = default_checkpoint(opts.iterations)
     opts.implicit_iterations = integer("implicit_iters", implicit_iters, 1)
     opts.implicit_tolerance = positive("implicit_tol", implicit_tol)
-    opts.path = choice("path", path, PATHS)
-    if spacing is None:
-        return
-    if not isinstance(spacing, Sequence) or isinstance(spacing, str):
-        raise InvalidTypeError(f"spacing is {spacing!r}; it must be one number per spatial axis")
-    if len(spacing) != len(call.spatial):
-        raise InvalidValueError(f"spacing has {len(spacing)} values; features have {len(call.spatial)} axes")
-    for axis, step in enumerate(spacing):
-        opts.spacing[axis] = number(f"spacing[{axis}]", step)
 
 
 def _add_priors(call: SoftmaxCall, given: Given, tv: Any, volume: Any, td: Any, star: Any) -> None:

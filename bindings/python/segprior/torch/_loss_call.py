@@ -16,7 +16,7 @@ from ..errors import InvalidTypeError, InvalidValueError, NotSupportedError
 from ._define import apply
 from ._loss_op import loss
 from ._options import remembered, to_text
-from ._tensors import HALF, parameter_dtype, require_floats, require_images, require_tensor, tensor_of
+from ._tensors import leading, parameter_dtype, require_tensor, tensor_of
 
 Numbers = Union[Tensor, Sequence[Any]]
 _NARROW_LABELS = (torch.int8, torch.int16)
@@ -67,7 +67,7 @@ def compute(
         alone: the term, if it is the only one. voxels: whether the loss of each voxel is wanted.
         options: other fields of segprior_loss_opts, as the caller has them.
     """
-    scores = _require_scores(scores)
+    scores = leading("scores", scores)  # first, so that a soft target keeps its digits
     given, target, ignore_index, background, labelled = labels
     lower, upper, groups, normalise = bounds
     text, on = _options(
@@ -136,13 +136,6 @@ def _number(name: str, value: Any) -> tuple[str, Any]:
     if isinstance(value, Tensor):  # which may require grad
         raise InvalidTypeError(f"{name} is a tensor; it must be a number: the losses have no gradient of it")
     return name, value
-
-
-def _require_scores(scores: Tensor) -> Tensor:
-    require_images("scores", require_floats("scores", scores))
-    if scores.dtype in HALF and torch.is_autocast_enabled(scores.device.type):
-        return scores.float()  # here, so that a soft target keeps its digits
-    return scores
 
 
 def _without_channel(value: Tensor, axes: int) -> Tensor:

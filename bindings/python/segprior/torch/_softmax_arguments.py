@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, Optional
 
@@ -13,10 +12,10 @@ from .._call import choice, flag, integer, number, positive
 from ..errors import InvalidTypeError, InvalidValueError
 from ..priors import TV, Star, ThresholdDynamics, Volume
 from ..result import MODES
-from ..softmax import PATHS
+from ..softmax import PATHS, default_checkpoint, spacing_steps
 from ._options import remembered, to_text
 from ._softmax_op import INPUTS
-from ._tensors import HALF, parameter_dtype, require_floats, require_images, require_tensor, tensor_of
+from ._tensors import leading, parameter_dtype, require_tensor, tensor_of
 
 _SLOTS = {name: i for i, name in enumerate(INPUTS)}
 _OTHERS: list[Optional[Tensor]] = [None] * (len(INPUTS) - 1)
@@ -42,9 +41,7 @@ def operator_arguments(
 
     `settings`: the last parameters of `_options`.
     """
-    require_images("features", require_floats("features", features))
-    if features.dtype in HALF and torch.is_autocast_enabled(features.device.type):
-        features = features.float()  # as torch.softmax does
+    features = leading("features", features)
     given = _Tensors(features)
     numbers: list[Any] = [given.scalar("eps", eps)]
     numbers += (None, None, None) if tv is None else given.tv(tv)
@@ -57,7 +54,7 @@ def operator_arguments(
     if warm_start is not None:
         given.warm_start(warm_start, tv is not None, volume is not None, bool(star))
     if spacing is not None:
-        spacing = _spacing(spacing, features.dim() - 2)
+        spacing = spacing_steps(spacing, features.dim() - 2)
     numbers += (iters, init_eps, tol, accelerate, spacing, *settings)
     return (given.slots, *_options(*numbers))
 
@@ -206,18 +203,6 @@ class _Tensors:
                 self.slots[_SLOTS[name]] = self.convert(name, given).detach()
 
 
-def _spacing(spacing: Sequence[float], axes: int) -> tuple[float, ...]:
-    try:
-        steps = tuple(spacing)
-    except TypeError as error:
-        raise InvalidTypeError(
-            f"spacing is {spacing!r}; it must be one number per spatial axis ({axes})"
-        ) from error
-    if len(steps) != axes:
-        raise InvalidValueError(f"spacing has {len(steps)} values; features have {axes} axes")
-    return tuple([number(f"spacing[{axis}]", step) for axis, step in enumerate(steps)])
-
-
 @remembered
 def _options(
     eps: Any,
@@ -289,4 +274,4 @@ def _options(
         return text, 0
     if checkpoint is not None:
         return text, integer("checkpoint", checkpoint, 0)
-    return text, max(1, iterations if mode == "implicit" else round(math.sqrt(iterations)))
+    return text, max(1, iterations) if mode == "implicit" else default_checkpoint(iterations)

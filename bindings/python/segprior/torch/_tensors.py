@@ -39,6 +39,13 @@ def require_images(name: str, tensor: Tensor, axes: str = "B, I") -> None:
         raise InvalidValueError(f"{name} has shape {shape}; it must be [{axes}, *S] with 1 to 3 spatial axes")
 
 
+def leading(name: str, value: Any) -> Tensor:
+    """The tensor [B, I, *S] that a call is about; under autocast not of 16 bits, as torch.softmax has it."""
+    found = require_floats(name, value)
+    require_images(name, found)
+    return found.float() if found.dtype in HALF and torch.is_autocast_enabled(found.device.type) else found
+
+
 def tensor_of(name: str, numbers: Any, rule: str, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Sequences of numbers as a tensor; `rule`: its shapes."""
     if torch.is_grad_enabled() and _holds_variables(numbers):

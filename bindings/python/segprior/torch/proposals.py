@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from typing import NamedTuple, Optional
 
-import torch
 from torch import Tensor
 
-from .. import _ffi
 from .._call import choice, integer, not_negative, positive
+from ..proposals import METHODS
 from ._loss_call import Numbers, bound, field
 from ._options import to_text
 from ._proposal_op import proposal
-from ._tensors import HALF, require_floats, require_images
+from ._tensors import leading
 from .report import Report, read_report
-
-_METHODS = {"exact": _ffi.PROPOSAL_EXACT, "gradient": _ffi.PROPOSAL_GRADIENT}
 
 
 class ProposalOutput(NamedTuple):
@@ -89,11 +86,9 @@ def lagrangian_proposal_with_report(
 ) -> ProposalOutput:
     """`lagrangian_proposal`, and its dual, its volumes and the report of its iterations, where infeasible
     bounds show."""
-    require_images("logits", require_floats("logits", logits))
-    if logits.dtype in HALF and torch.is_autocast_enabled(logits.device.type):
-        logits = logits.float()
+    logits = leading("logits", logits)
     options = to_text(
-        method=choice("method", method, _METHODS),
+        method=choice("method", method, METHODS),
         iterations=integer("max_iters", max_iters, 0),
         step=positive("step", step),
         tolerance=not_negative("tol", tol),
